@@ -1,0 +1,143 @@
+/* kernels.h -- the arithmetic of ttx, as a table of function pointers.
+ *
+ * A kernel reads raw GGUF blocks: weights are never repacked. A level (scalar < avx2 < avx512 <
+ * vnni < amx) is a table; the scalar table is complete and is the reference, each level overrides
+ * what it improves. A kernel is a pure function of its arguments: no allocation, no threads, no
+ * state. The op layer cuts the work into row or head ranges and runs them over the pool.
+ *
+ * The rule that makes results reproducible: every output element (row r, column c) is computed by
+ * a sequence of operations that depends on row r, column c and the length K alone -- never on the
+ * row range, the number of columns, or their neighbours.
+ */
+#ifndef TTX_KERNELS_H
+#define TTX_KERNELS_H
+
+#include "dtype.h"
+#include "err.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum ttx_isa {
+    TTX_ISA_SCALAR,
+    TTX_ISA_AVX2,   /* + fma, f16c */
+    TTX_ISA_AVX512, /* f, bw, dq, vl */
+    TTX_ISA_VNNI,   /* + avx512_vnni */
+    TTX_ISA_AMX,    /* + amx_int8, amx_bf16 */
+    TTX_ISA_COUNT
+} ttx_isa;
+
+/* The two classes of a call. EXACT: decode, and drafts under verification; a batch gives the bits
+ * of one-token steps. PROMPT: everything else; faster algorithms for many columns are allowed. */
+typedef enum ttx_class { TTX_EXACT, TTX_PROMPT, TTX_CLASS_COUNT } ttx_class;
+
+/* The forms in which a matmul kernel wants its activations; a set of flags. */
+enum {
+    TTX_ACT_F32 = 1, /* x as it is: F32 [n_cols][ld] */
+    TTX_ACT_Q8 = 2,  /* int8 in blocks of 32 with an F32 scale each, and block sums */
+};
+
+/* The activations of a matmul: n_cols columns of length k. Column c starts at
+ * f32 + c*ld, q8 + c*k, d + c*(k/32), sum + c*(k/16). Views into the session's scratch.
+ * Q8: d = max|x| / 127 over the block of 32 (0 for a zero block), q8 = round-half-even(x / d);
+ * sum[j] = sum of q8 over 16 values (types with minima or 16-blocks need it). */
+typedef struct ttx_act {
+    const float *f32;
+    int64_t ld; /* floats between columns of f32 */
+    int8_t *q8;
+    float *d;
+    int16_t *sum;
+    int64_t k;
+    int64_t n_cols;
+} ttx_act;
+
+/* y[c*ldy + r] = sum_k W[r][k] x[c][k], for r in [0, n_rows), c in [0, x->n_cols).
+ * W is n_rows rows of row_bytes bytes in the file's layout, at any alignment; k is a multiple of
+ * the type's block. */
+typedef struct ttx_mm {
+    const uint8_t *w;
+    size_t row_bytes;
+    int64_t k, n_rows;
+    const ttx_act *x;
+    float *y;
+    int64_t ldy;
+} ttx_mm;
+
+/* Computes the rows [r0, r1) for all columns. `scratch`: per thread, at least
+ * matmul_scratch(k) bytes, 64-byte aligned. */
+typedef void (*ttx_matmul_fn)(const ttx_mm *m, int64_t r0, int64_t r1, void *scratch);
+
+/* How an unpacked activation function combines gate and up. */
+typedef enum ttx_glu { TTX_SWIGLU, TTX_GEGLU } ttx_glu;
+
+typedef enum ttx_rope_layout {
+    TTX_ROPE_NORM, /* pairs (2i, 2i+1): llama */
+    TTX_ROPE_NEOX  /* pairs (i, i + n_rot/2): qwen, gemma, gpt-oss */
+} ttx_rope_layout;
+
+/* Fused attention of some queries over one KV head. Query i is q + i*ldq, F32 [d_k]; it sees the
+ * positions [start[i], end[i]). K is [n][d_k], V is [n][d_v] from position 0, rows of k_bytes and
+ * v_bytes bytes, of type F32, F16 or Q8_0. out + i*ldo receives F32 [d_v].
+ * Scores are q.k * scale, then softcap * tanh(s / softcap) if softcap > 0. If `sink` is not NULL,
+ * sink[i] is one more logit that takes part in the softmax without a value.
+ * Positions are worked on in blocks that start at multiples of a constant, each with a running
+ * maximum and sum, so that the bits of a query depend on itself and its range alone. */
+typedef struct ttx_attn {
+    const float *q;
+    int64_t ldq;
+    const int32_t *start, *end;
+    int64_t n_q;
+    const uint8_t *k, *v;
+    size_t k_bytes, v_bytes;
+    ttx_dtype k_type, v_type;
+    int64_t d_k, d_v;
+    float scale, softcap;
+    const float *sink;
+    float *out;
+    int64_t ldo;
+} ttx_attn;
+
+typedef struct ttx_kernels {
+    ttx_isa isa; /* the level this table was made for */
+
+    /* Weights. Tables are indexed by dtype; NULL: the type is not computable. */
+    ttx_matmul_fn matmul[TTX_CLASS_COUNT][TTX_DTYPE_COUNT];
+    uint8_t act_form[TTX_CLASS_COUNT][TTX_DTYPE_COUNT]; /* which TTX_ACT_ form it reads */
+    /* dst[0..n) = the n elements of a row; bit-exact with the official Python package. */
+    void (*dequant[TTX_DTYPE_COUNT])(float *dst, const void *src, int64_t n);
+
+    /* Fills the Q8 planes of the columns [c0, c1) from x->f32. */
+    void (*act_q8)(const ttx_act *x, int64_t c0, int64_t c1);
+
+    /* y = x / sqrt(mean(x^2) + eps) * w, for one row of n; w may be NULL (no weight). y may be x.
+     */
+    void (*rms_norm)(float *y, const float *x, const float *w, int64_t n, float eps);
+    /* y[i] += x[i];  y[i] *= s */
+    void (*add)(float *y, const float *x, int64_t n);
+    void (*scale)(float *y, float s, int64_t n);
+    /* y[i] = act(gate[i]) * up[i]; y may be gate. GEGLU uses the tanh form of GELU. */
+    void (*glu)(float *y, const float *gate, const float *up, int64_t n, ttx_glu kind);
+    /* y[i] = cap * tanh(y[i] / cap) */
+    void (*softcap)(float *y, float cap, int64_t n);
+    /* In place on one head of one token; cs = n_rot/2 pairs (cos, sin). */
+    void (*rope)(float *x, const float *cs, int64_t n_rot, ttx_rope_layout layout);
+    /* dst = one row of n values in `type` (F32, F16 or Q8_0): what the KV cache stores. */
+    void (*kv_store)(void *dst, const float *src, int64_t n, ttx_dtype type);
+    /* scratch: attn_scratch(d_k, d_v) bytes, 64-byte aligned. */
+    void (*attention)(const ttx_attn *a, void *scratch);
+} ttx_kernels;
+
+/* The highest level that this CPU and kernel can run. */
+ttx_isa ttx_isa_detect(void);
+const char *ttx_isa_name(ttx_isa isa);
+/* -1 if `name` is none. */
+int ttx_isa_by_name(const char *name);
+
+/* Fills the table for a level. Errors: TTX_E_USAGE if the CPU cannot run it. */
+int ttx_kernels_init(ttx_kernels *k, ttx_isa isa, ttx_err *err);
+
+/* Bytes of scratch that one thread needs for any matmul with this k / any attention. */
+size_t ttx_matmul_scratch(int64_t k);
+size_t ttx_attn_scratch(int64_t d_k, int64_t d_v);
+
+#endif
