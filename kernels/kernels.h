@@ -80,8 +80,11 @@ typedef enum ttx_rope_layout {
  * v_bytes bytes, of type F32, F16 or Q8_0. out + i*ldo receives F32 [d_v].
  * Scores are q.k * scale, then softcap * tanh(s / softcap) if softcap > 0. If `sink` is not NULL,
  * sink[i] is one more logit that takes part in the softmax without a value.
- * Positions are worked on in blocks that start at multiples of a constant, each with a running
- * maximum and sum, so that the bits of a query depend on itself and its range alone. */
+ * start[i] <= end[i]; an empty range gives zeros.
+ *
+ * Positions are worked on in chunks [c * TTX_ATTN_CHUNK, (c + 1) * TTX_ATTN_CHUNK), each with its
+ * own maximum and sum, that are then merged in ascending order; so the bits of a query depend on
+ * itself and its range alone: not on the other queries, nor on who computed which chunk. */
 typedef struct ttx_attn {
     const float *q;
     int64_t ldq;
@@ -96,6 +99,13 @@ typedef struct ttx_attn {
     float *out;
     int64_t ldo;
 } ttx_attn;
+
+/* Positions a chunk of attention; and the floats that hold one query's partial result over one
+ * chunk: the unnormalised values [d_v], the maximum m (-inf: nothing seen), the sum l. */
+enum { TTX_ATTN_CHUNK = 512 };
+static inline int64_t ttx_attn_part_len(int64_t d_v) {
+    return d_v + 2;
+}
 
 typedef struct ttx_kernels {
     ttx_isa isa; /* the level this table was made for */
@@ -123,8 +133,17 @@ typedef struct ttx_kernels {
     void (*rope)(float *x, const float *cs, int64_t n_rot, ttx_rope_layout layout);
     /* dst = one row of n values in `type` (F32, F16 or Q8_0): what the KV cache stores. */
     void (*kv_store)(void *dst, const float *src, int64_t n, ttx_dtype type);
-    /* scratch: attn_scratch(d_k, d_v) bytes, 64-byte aligned. */
+    /* Every query of `a`, all chunks: out is complete. For many queries; threads share them by
+     * heads and by query ranges. scratch: ttx_attn_scratch(d_k, d_v) bytes, 64-byte aligned. */
     void (*attention)(const ttx_attn *a, void *scratch);
+    /* The same bits in two steps, so that threads can also share the positions (decode, few KV
+     * heads). First each chunk c in [min(start) / TTX_ATTN_CHUNK, ceil(max(end) /
+     * TTX_ATTN_CHUNK)), in any order: writes n_q * ttx_attn_part_len(d_v) floats to `part`, of
+     * which the chunk is the sole owner; a query that sees nothing of the chunk gets an empty
+     * part. Then one merge: `part` holds the parts of n_chunk consecutive chunks one after the
+     * other, in ascending order; writes out. a->sink is used by the merge, a->out only by it. */
+    void (*attention_chunk)(const ttx_attn *a, int64_t chunk, float *part, void *scratch);
+    void (*attention_merge)(const ttx_attn *a, const float *part, int64_t n_chunk);
 } ttx_kernels;
 
 /* The highest level that this CPU and kernel can run. */
