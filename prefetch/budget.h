@@ -1,0 +1,14 @@
+/* budget.h -- how much memory there is for us.
+ *
+ * The smaller of what the system says is available and what the memory cgroup (v1 or v2) still
+ * allows. Page cache that could be dropped counts as available in both.
+ */
+#ifndef TTX_BUDGET_H
+#define TTX_BUDGET_H
+
+#include <stdint.h>
+
+/* Bytes that this process may still use without pushing anything out; 0 if nothing can be read. */
+uint64_t ttx_memory_available(void);
+
+#endif

@@ -1,0 +1,42 @@
+/* plan.h -- the access plan: which bytes one step touches, in which order.
+ *
+ * A plan is written by a dry run of the forward pass: the same code, with nothing computed. Of an
+ * expert tensor the plan cannot know which slices will be chosen: such an access covers the whole
+ * tensor and says "n_expert_used of n_expert".
+ */
+#ifndef TTX_PLAN_H
+#define TTX_PLAN_H
+
+#include "err.h"
+#include "op_kind.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* A byte range of one file of the model: what residency and traces speak about. */
+typedef struct ttx_range {
+    uint32_t shard;
+    uint64_t offset, size;
+} ttx_range;
+
+enum { TTX_NO_LAYER = 0xffff };
+
+typedef struct ttx_access {
+    ttx_op_kind op;
+    uint16_t layer;  /* TTX_NO_LAYER: outside the layers */
+    uint32_t tensor; /* index in the model file's tensor list */
+    ttx_range range;
+    uint32_t n_expert, n_expert_used; /* 0: not an expert tensor */
+} ttx_access;
+
+/* All zeros is an empty plan. */
+typedef struct ttx_plan {
+    ttx_access *v;
+    size_t n, cap;
+} ttx_plan;
+
+/* Appends one access. Errors: TTX_E_RUNTIME (no memory). */
+int ttx_plan_add(ttx_plan *p, const ttx_access *a, ttx_err *err);
+void ttx_plan_free(ttx_plan *p);
+
+#endif

@@ -1,0 +1,159 @@
+/* residency.c -- see residency.h.
+ *
+ * The modes of a model that fits in memory. A range's address is a base address plus its offset:
+ * the base is the file's mapping, or our own copy, whose first page stands for the page of the file
+ * in which the weights begin (so that alignment is kept and the header is not read twice).
+ */
+#include "residency.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+enum { PAGE = 4096, READ_BYTES = 8 << 20 };
+
+struct copy {
+    uint8_t *mem;   /* NULL: the mapping is used */
+    uint64_t first; /* file offset of mem[0] */
+    uint64_t bytes;
+};
+
+struct ttx_residency {
+    ttx_load_mode mode;
+    uint32_t n_sources;
+    ttx_source *sources;
+    struct copy *copies;
+};
+
+ttx_residency_settings ttx_residency_default_settings(void) {
+    return (ttx_residency_settings){.mode = TTX_LOAD_MMAP};
+}
+
+static int read_all(const ttx_source *s, struct copy *c, const ttx_residency_settings *set,
+                    uint64_t *done, uint64_t total, ttx_err *err) {
+    for (uint64_t at = 0; at < c->bytes;) {
+        uint64_t want = c->bytes - at < READ_BYTES ? c->bytes - at : READ_BYTES;
+        ssize_t got = pread(s->fd, c->mem + at, want, (off_t)(c->first + at));
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0)
+            return ttx_fail(err, TTX_E_RUNTIME, "%s: expected %llu bytes at %llu, %s", s->path,
+                            (unsigned long long)want, (unsigned long long)(c->first + at),
+                            got < 0 ? strerror(errno) : "found the end of the file");
+        at += (uint64_t)got;
+        *done += (uint64_t)got;
+        if (set->progress && !set->progress(set->progress_ctx, *done, total))
+            return ttx_fail(err, TTX_E_INTERRUPTED, "interrupted while loading %s", s->path);
+    }
+    return TTX_OK;
+}
+
+static int load_copies(ttx_residency *r, const ttx_residency_settings *set, ttx_err *err) {
+    uint64_t total = 0, done = 0;
+    for (uint32_t i = 0; i < r->n_sources; i++) {
+        struct copy *c = &r->copies[i];
+        c->first = r->sources[i].data_offset / PAGE * PAGE;
+        c->bytes = r->sources[i].size > c->first ? r->sources[i].size - c->first : 0;
+        total += c->bytes;
+    }
+    for (uint32_t i = 0; i < r->n_sources; i++) {
+        struct copy *c = &r->copies[i];
+        if (!c->bytes) continue;
+        void *p = mmap(NULL, c->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (p == MAP_FAILED) return ttx_fail_nomem(err, r->sources[i].path, c->bytes);
+        madvise(p, c->bytes, MADV_HUGEPAGE); /* fewer TLB misses; a refusal costs nothing else */
+        c->mem = p;
+        int rc = read_all(&r->sources[i], c, set, &done, total, err);
+        if (rc) return rc;
+    }
+    return TTX_OK;
+}
+
+/* Locks the mappings; on refusal warns and stays with plain mmap. */
+static void lock_sources(ttx_residency *r, const ttx_residency_settings *set) {
+    struct rlimit lim;
+    if (getrlimit(RLIMIT_MEMLOCK, &lim) == 0 && lim.rlim_cur < lim.rlim_max) {
+        lim.rlim_cur = lim.rlim_max;
+        setrlimit(RLIMIT_MEMLOCK, &lim);
+    }
+    for (uint32_t i = 0; i < r->n_sources; i++) {
+        const ttx_source *s = &r->sources[i];
+        if (mlock(s->map, s->size) == 0) continue;
+        char line[256];
+        snprintf(line, sizeof line,
+                 "cannot lock %s in memory: %s; going on without (raise the limit with "
+                 "'ulimit -l unlimited')",
+                 s->path, strerror(errno));
+        if (set->warn) set->warn(set->warn_ctx, line);
+        r->mode = TTX_LOAD_MMAP;
+        return;
+    }
+}
+
+int ttx_residency_open(ttx_residency **out, const ttx_source *sources, uint32_t n_sources,
+                       const ttx_residency_settings *set, ttx_err *err) {
+    *out = NULL;
+    int rc = TTX_OK;
+    ttx_residency *r = calloc(1, sizeof *r);
+    if (!r) return ttx_fail_nomem(err, "residency", sizeof *r);
+    r->mode = set->mode;
+    r->n_sources = n_sources;
+    r->sources = calloc(n_sources, sizeof *r->sources);
+    r->copies = calloc(n_sources, sizeof *r->copies);
+    if (!r->sources || !r->copies) {
+        rc = ttx_fail_nomem(err, "residency", n_sources * sizeof *r->sources);
+        goto error;
+    }
+    memcpy(r->sources, sources, n_sources * sizeof *sources);
+    if (r->mode == TTX_LOAD_NONE && (rc = load_copies(r, set, err))) goto error;
+    if (r->mode == TTX_LOAD_MLOCK) lock_sources(r, set);
+    for (uint32_t i = 0; i < n_sources && r->mode == TTX_LOAD_MMAP; i++)
+        madvise((void *)sources[i].map, sources[i].size, MADV_WILLNEED);
+    *out = r;
+    return TTX_OK;
+error:
+    ttx_residency_close(r);
+    return rc;
+}
+
+void ttx_residency_close(ttx_residency *r) {
+    if (!r) return;
+    for (uint32_t i = 0; r->copies && i < r->n_sources; i++)
+        if (r->copies[i].mem) munmap(r->copies[i].mem, r->copies[i].bytes);
+    for (uint32_t i = 0; r->sources && r->mode == TTX_LOAD_MLOCK && i < r->n_sources; i++)
+        munlock(r->sources[i].map, r->sources[i].size);
+    free(r->sources);
+    free(r->copies);
+    free(r);
+}
+
+void ttx_residency_layer(ttx_residency *r, int layer) {
+    (void)r; /* everything is there already, or the page cache brings it */
+    (void)layer;
+}
+
+void ttx_residency_hint(ttx_residency *r, ttx_range range) {
+    if (r->mode != TTX_LOAD_MMAP) return;
+    uint64_t begin = range.offset / PAGE * PAGE;
+    madvise((void *)(r->sources[range.shard].map + begin), range.offset + range.size - begin,
+            MADV_WILLNEED);
+}
+
+int ttx_residency_acquire(ttx_residency *r, ttx_range range, const uint8_t **p, ttx_err *err) {
+    (void)err;
+    const struct copy *c = &r->copies[range.shard];
+    *p = c->mem ? c->mem + (range.offset - c->first) : r->sources[range.shard].map + range.offset;
+    return TTX_OK;
+}
+
+void ttx_residency_release(ttx_residency *r, ttx_range range) {
+    (void)r;
+    (void)range;
+}
+
+ttx_load_mode ttx_residency_mode(const ttx_residency *r) {
+    return r->mode;
+}
