@@ -14,22 +14,10 @@
 
 #include "dtype.h"
 #include "err.h"
+#include "kinds.h"
 
 #include <stddef.h>
 #include <stdint.h>
-
-typedef enum ttx_isa {
-    TTX_ISA_SCALAR,
-    TTX_ISA_AVX2,   /* + fma, f16c */
-    TTX_ISA_AVX512, /* f, bw, dq, vl */
-    TTX_ISA_VNNI,   /* + avx512_vnni */
-    TTX_ISA_AMX,    /* + amx_int8, amx_bf16 */
-    TTX_ISA_COUNT
-} ttx_isa;
-
-/* The two classes of a call. EXACT: decode, and drafts under verification; a batch gives the bits
- * of one-token steps. PROMPT: everything else; faster algorithms for many columns are allowed. */
-typedef enum ttx_class { TTX_EXACT, TTX_PROMPT, TTX_CLASS_COUNT } ttx_class;
 
 /* The forms in which a matmul kernel wants its activations; a set of flags. */
 enum {
@@ -67,14 +55,6 @@ typedef struct ttx_mm {
  * matmul_scratch(k) bytes, 64-byte aligned. */
 typedef void (*ttx_matmul_fn)(const ttx_mm *m, int64_t r0, int64_t r1, void *scratch);
 
-/* How an unpacked activation function combines gate and up. */
-typedef enum ttx_glu { TTX_SWIGLU, TTX_GEGLU } ttx_glu;
-
-typedef enum ttx_rope_layout {
-    TTX_ROPE_NORM, /* pairs (2i, 2i+1): llama */
-    TTX_ROPE_NEOX  /* pairs (i, i + n_rot/2): qwen, gemma, gpt-oss */
-} ttx_rope_layout;
-
 /* Fused attention of some queries over one KV head. Query i is q + i*ldq, F32 [d_k]; it sees the
  * positions [start[i], end[i]). K is [n][d_k], V is [n][d_v] from position 0, rows of k_bytes and
  * v_bytes bytes, of type F32, F16 or Q8_0. out + i*ldo receives F32 [d_v].
@@ -107,7 +87,7 @@ static inline int64_t ttx_attn_part_len(int64_t d_v) {
     return d_v + 2;
 }
 
-typedef struct ttx_kernels {
+struct ttx_kernels {
     ttx_isa isa; /* the level this table was made for */
 
     /* Weights. Tables are indexed by dtype; NULL: the type is not computable. */
@@ -144,13 +124,7 @@ typedef struct ttx_kernels {
      * other, in ascending order; writes out. a->sink is used by the merge, a->out only by it. */
     void (*attention_chunk)(const ttx_attn *a, int64_t chunk, float *part, void *scratch);
     void (*attention_merge)(const ttx_attn *a, const float *part, int64_t n_chunk);
-} ttx_kernels;
-
-/* The highest level that this CPU and kernel can run. */
-ttx_isa ttx_isa_detect(void);
-const char *ttx_isa_name(ttx_isa isa);
-/* -1 if `name` is none. */
-int ttx_isa_by_name(const char *name);
+};
 
 /* Fills the table for a level. Errors: TTX_E_USAGE if the CPU cannot run it. */
 int ttx_kernels_init(ttx_kernels *k, ttx_isa isa, ttx_err *err);
