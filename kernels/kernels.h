@@ -27,8 +27,10 @@ enum {
 
 /* The activations of a matmul: n_cols columns of length k. Column c starts at
  * f32 + c*ld, q8 + c*k, d + c*(k/32), sum + c*(k/16). Views into the session's scratch.
- * Q8: d = max|x| / 127 over the block of 32 (0 for a zero block), q8 = round-half-even(x / d);
- * sum[j] = sum of q8 over 16 values (types with minima or 16-blocks need it). */
+ * Q8 (k a multiple of 32): d = max|x| / 127 over the block of 32, q8 = round-half-even(x / d),
+ * never -128; sum[j] = sum of q8 over 16 values (types with minima or 16-blocks need it). A block
+ * whose d is below FLT_MIN is zero (d = 0, q8 = 0); one with an Inf or NaN has d = NaN, q8 = 0, so
+ * that damage spreads instead of hiding. The same bits at every level. */
 typedef struct ttx_act {
     const float *f32;
     int64_t ld; /* floats between columns of f32 */

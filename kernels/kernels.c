@@ -1,0 +1,105 @@
+/* kernels.c -- which levels exist, which of them this CPU can run, and how a table is filled.
+ *
+ * A level counts only if both the CPU (cpuid) and the operating system (xgetbv: does it save the
+ * registers?) support it. Asking for a level that has no table, or that the CPU lacks, is an error
+ * and never falls back in silence: a measurement must be of what it says it is.
+ */
+#include "kernels_int.h"
+
+#include <cpuid.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Families that are still to come: their entries stay NULL. */
+#pragma weak ttx_mm_avx2_init
+#pragma weak ttx_ops_scalar_init
+#pragma weak ttx_ops_avx2_init
+#pragma weak ttx_attn_scalar_init
+#pragma weak ttx_attn_avx2_init
+#define TRY(init, k) \
+    if (init) init(k)
+
+static const char *const names[TTX_ISA_COUNT] = {"scalar", "avx2", "avx512", "vnni", "amx"};
+
+/* The levels with a table of their own, lowest first; each starts from the one before. */
+static void fill_scalar(ttx_kernels *k) {
+    ttx_mm_scalar_init(k);
+    TRY(ttx_ops_scalar_init, k);
+    TRY(ttx_attn_scalar_init, k);
+}
+
+static void fill_avx2(ttx_kernels *k) {
+    TRY(ttx_mm_avx2_init, k);
+    TRY(ttx_ops_avx2_init, k);
+    TRY(ttx_attn_avx2_init, k);
+}
+
+typedef void (*fill_fn)(ttx_kernels *k);
+static const fill_fn fill[TTX_ISA_COUNT] = {
+    [TTX_ISA_SCALAR] = fill_scalar,
+    [TTX_ISA_AVX2] = fill_avx2,
+};
+
+static uint64_t xgetbv0(void) {
+    uint32_t lo, hi;
+    __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+    return (uint64_t)hi << 32 | lo;
+}
+
+static bool cpu_has_avx2(void) {
+    uint32_t a, b, c, d;
+    if (!__get_cpuid(1, &a, &b, &c, &d)) return false;
+    const uint32_t need = bit_OSXSAVE | bit_AVX | bit_FMA | bit_F16C;
+    if ((c & need) != need) return false;
+    if ((xgetbv0() & 6) != 6) return false; /* SSE and AVX state */
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & bit_AVX2);
+}
+
+static bool cpu_has(ttx_isa isa) {
+    switch (isa) {
+    case TTX_ISA_SCALAR: return true;
+    case TTX_ISA_AVX2: return cpu_has_avx2();
+    default: return false; /* no table yet, so nobody asks */
+    }
+}
+
+ttx_isa ttx_isa_detect(void) {
+    for (int i = TTX_ISA_COUNT - 1; i > TTX_ISA_SCALAR; i--)
+        if (fill[i] && cpu_has((ttx_isa)i)) return (ttx_isa)i;
+    return TTX_ISA_SCALAR;
+}
+
+const char *ttx_isa_name(ttx_isa isa) {
+    return (unsigned)isa < TTX_ISA_COUNT ? names[isa] : "?";
+}
+
+int ttx_isa_by_name(const char *name) {
+    for (int i = 0; i < TTX_ISA_COUNT; i++)
+        if (strcmp(names[i], name) == 0) return i;
+    return -1;
+}
+
+static int fail_level(ttx_isa isa, ttx_err *err) {
+    char list[64] = "";
+    for (int i = 0; i < TTX_ISA_COUNT; i++)
+        if (fill[i] && cpu_has((ttx_isa)i)) {
+            size_t n = strlen(list);
+            snprintf(list + n, sizeof list - n, "%s%s", n ? ", " : "", names[i]);
+        }
+    return ttx_fail(err, TTX_E_USAGE, "--isa %s: not available here, expected one of: %s",
+                    ttx_isa_name(isa), list);
+}
+
+int ttx_kernels_init(ttx_kernels *k, ttx_isa isa, ttx_err *err) {
+    memset(k, 0, sizeof *k);
+    if ((unsigned)isa >= TTX_ISA_COUNT || !fill[isa] || !cpu_has(isa)) return fail_level(isa, err);
+    for (int i = 0; i <= (int)isa; i++)
+        if (fill[i]) fill[i](k);
+    k->isa = isa;
+    return TTX_OK;
+}
+
+size_t ttx_matmul_scratch(int64_t k) {
+    (void)k; /* the tiles are of a constant size */
+    return TTX_MM_SCRATCH;
+}

@@ -1,0 +1,32 @@
+/* kernels_int.h -- what the files of kernels/ share: the functions that fill the table.
+ *
+ * A level's table starts as a copy of the level below; each `..._<level>_init` overwrites the
+ * entries that its family improves. A file whose name ends in _avx2.c is compiled with that
+ * level's instructions, so no function of it may run, nor any static initialiser, before
+ * ttx_isa_detect() has said that the CPU has them; nothing else in this folder may include
+ * <immintrin.h> for more than baseline x86-64 (SSE2).
+ *
+ * ttx_attn_scratch() lives with the attention kernels (attn_scalar.c), ttx_matmul_scratch() in
+ * kernels.c.
+ */
+#ifndef TTX_KERNELS_INT_H
+#define TTX_KERNELS_INT_H
+
+#include "kernels.h"
+
+/* Bytes a thread: a tile of 8 rows x 512 weights as F32. */
+enum { TTX_MM_SCRATCH = 8 * 512 * 4 };
+
+/* Weights: matmul of both classes, dequant, act_q8. */
+void ttx_mm_scalar_init(ttx_kernels *k);
+void ttx_mm_avx2_init(ttx_kernels *k);
+
+/* rms_norm, add, scale, glu, softcap, rope, kv_store. */
+void ttx_ops_scalar_init(ttx_kernels *k);
+void ttx_ops_avx2_init(ttx_kernels *k);
+
+/* attention. */
+void ttx_attn_scalar_init(ttx_kernels *k);
+void ttx_attn_avx2_init(ttx_kernels *k);
+
+#endif
