@@ -70,6 +70,9 @@ typedef struct ttx_command {
 int ttx_opt_parse(const ttx_command *cmd, int argc, char **argv, void *settings,
                   void (*note)(const char *line), ttx_err *err);
 
+/* Whether "--help" or "-h" stands among the options (and is not the argument of one of them). */
+bool ttx_opt_wants_help(const ttx_command *cmd, int argc, char **argv);
+
 /* "512M", "3G" (binary), "3GB" (decimal), "1.5GiB", plain bytes. Errors: TTX_E_USAGE. */
 int ttx_parse_size(const char *text, uint64_t *bytes, ttx_err *err);
 
