@@ -43,7 +43,8 @@ typedef struct gguf_str {
     uint64_t n;
 } gguf_str;
 
-/* One metadata pair. `data` points at the encoded value in the file (unaligned, little-endian). */
+/* One metadata pair. `data` points at the encoded value (unaligned, little-endian), in a private
+ * copy of the header: what happens to the file afterwards cannot change what was checked. */
 typedef struct gguf_kv {
     gguf_str key;
     gguf_type type;
@@ -61,6 +62,7 @@ typedef struct gguf_tensor {
     uint64_t n_elements;
     uint64_t offset; /* absolute, in its shard's file */
     uint64_t size;   /* bytes, without padding */
+    uint64_t pad;    /* bytes from its end to the next tensor of its shard, or to the end of file */
     uint32_t shard;  /* from 0 */
     uint32_t index;  /* position in gguf_tensors */
 } gguf_tensor;
@@ -107,6 +109,9 @@ int gguf_get_str(const gguf_file *f, const char *key, bool required, gguf_str *v
 /* The array itself, checked to hold elements of `elem`. *kv is NULL if absent and not required. */
 int gguf_get_array(const gguf_file *f, const char *key, gguf_type elem, bool required,
                    const gguf_kv **kv, ttx_err *err);
+
+/* "uint32", "string" ... */
+const char *gguf_type_name(gguf_type t);
 
 /* Element i of a scalar (i = 0) or of an array, converted; the caller knows that it is numeric. */
 int64_t gguf_elem_i64(const gguf_kv *kv, uint64_t i);
