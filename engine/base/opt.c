@@ -397,38 +397,40 @@ bool ttx_opt_wants_help(const ttx_command *cmd, int argc, char **argv) {
 
 enum { HELP_WIDTH = 80, HELP_COLUMN = 27 };
 
-/* Prints words from column `col` on, filled to the width, with further lines starting at `indent`.
- * Line ends in the text are kept, and so are lines that begin with a space. */
-static void print_filled(const char *text, int col, int indent, FILE *out) {
-    while (*text) {
-        size_t line = strcspn(text, "\n");
-        if (*text == ' ') {
-            fprintf(out, "%.*s", (int)line, text);
-        } else {
-            const char *end = text + line;
-            for (const char *p = text; p < end; p += strspn(p, " ")) {
-                int n = (int)strcspn(p, " \n");
-                bool first = p == text;
-                if (!first && col + 1 + n > HELP_WIDTH) {
-                    fprintf(out, "\n%*s", indent, "");
-                    col = indent;
-                } else if (!first) {
-                    fputc(' ', out);
-                    col++;
-                }
-                fprintf(out, "%.*s", n, p);
-                col += n;
-                p += n;
-            }
-        }
-        text += line;
-        if (*text == '\n') {
-            text++;
-            fprintf(out, "\n%*s", *text && *text != '\n' ? indent : 0, "");
-            col = indent;
-        }
+/* Prints the n bytes of one line, of which `col` columns are taken already, in lines of at most
+ * HELP_WIDTH; further ones start at `indent`. */
+static void print_line(const char *text, int n, int col, int indent, FILE *out) {
+    if (n && *text == ' ') { /* laid out by its author */
+        fprintf(out, "%.*s", n, text);
+        return;
     }
-    fputc('\n', out);
+    const char *end = text + n;
+    for (const char *p = text; p < end; p += strspn(p, " ")) {
+        int word = (int)strcspn(p, " \n");
+        if (p > text && col + 1 + word > HELP_WIDTH) {
+            fprintf(out, "\n%*s", indent, "");
+            col = indent;
+        } else if (p > text) {
+            fputc(' ', out);
+            col++;
+        }
+        fprintf(out, "%.*s", word, p);
+        col += word;
+        p += word;
+    }
+}
+
+/* Prints text whose first line starts at column `col` and the others at `indent`. */
+static void print_filled(const char *text, int col, int indent, FILE *out) {
+    for (;;) {
+        size_t n = strcspn(text, "\n");
+        print_line(text, (int)n, col, indent, out);
+        fputc('\n', out);
+        text += n + (text[n] == '\n');
+        if (!*text) break;
+        fprintf(out, "%*s", *text == '\n' ? 0 : indent, "");
+        col = indent;
+    }
 }
 
 static void print_option(const ttx_opt *o, const void *settings, FILE *out) {

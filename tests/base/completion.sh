@@ -43,7 +43,7 @@ completes "ttx run -n " ""
 ! command -v zsh >/dev/null || zsh -n "$dir/_ttx"
 "$opt_test" fish >"$dir/ttx.fish"
 if command -v fish >/dev/null; then
-    got=$(HOME=$dir fish -c "source $dir/ttx.fish; complete -C 'ttx run -ctk '" | sort | tr '\n' ' ')
+    got=$(HOME=$dir fish -c "source $dir/ttx.fish; complete -C 'ttx run -ctk '" | cut -f1 | sort | tr '\n' ' ')
     if [[ $got != "f16 f32 q8_0 " ]]; then
         echo "fish completes -ctk with '$got'" >&2
         failed=1
