@@ -1,0 +1,58 @@
+/* session.h -- one mutable timeline: KV cache, buffers, position.
+ *
+ * Everything is sized when the session is opened; evaluating tokens allocates nothing. A session is
+ * used by one thread at a time; several sessions may share a model and a runtime in turn.
+ */
+#ifndef TTX_SESSION_H
+#define TTX_SESSION_H
+
+#include "model.h"
+#include "runtime.h"
+
+typedef struct ttx_session ttx_session;
+
+typedef struct ttx_session_settings {
+    uint32_t n_ctx;     /* positions; 0: min(trained, 4096, what half of free memory allows) */
+    uint32_t n_ubatch;  /* tokens that are computed at once */
+    uint32_t n_outputs; /* rows of logits that are kept at once, at least 1 */
+    ttx_dtype k_type, v_type; /* of the KV cache: F32, F16, Q8_0 */
+    int n_threads_batch;      /* for more than one token; 0: all of the pool */
+    int n_threads;            /* for one token; 0: all of the pool */
+} ttx_session_settings;
+
+ttx_session_settings ttx_session_default_settings(void);
+
+/* What a session with these settings takes, by purpose. */
+typedef struct ttx_session_memory {
+    uint64_t kv, buffers, scratch;
+} ttx_session_memory;
+
+/* Model and runtime must outlive the session. Errors: TTX_E_RUNTIME (no memory), TTX_E_USAGE. */
+int ttx_session_open(ttx_session **out, const ttx_model *model, ttx_runtime *rt,
+                     const ttx_session_settings *settings, ttx_err *err);
+void ttx_session_close(ttx_session *s); /* NULL is fine */
+
+uint32_t ttx_session_n_ctx(const ttx_session *s);
+ttx_session_memory ttx_session_memory_used(const ttx_session *s);
+
+/* Which logits are wanted of the tokens of a call. */
+typedef enum ttx_want { TTX_WANT_NONE, TTX_WANT_LAST, TTX_WANT_ALL } ttx_want;
+
+/* Evaluates n tokens after those already there. With TTX_WANT_ALL, n is at most n_outputs. On error
+ * the position stands where it stood. Errors: TTX_E_USAGE (no room in the context, a token outside
+ * the vocabulary), TTX_E_RUNTIME. */
+int ttx_session_eval(ttx_session *s, const int32_t *tokens, size_t n, ttx_class cls, ttx_want want,
+                     ttx_err *err);
+
+/* F32 [n_vocab]: row i of the last call's logits (row 0 for TTX_WANT_LAST). Valid until the next.
+ */
+const float *ttx_session_logits(const ttx_session *s, size_t row);
+
+/* Tokens evaluated so far; forgetting all from `pos` on. */
+uint32_t ttx_session_pos(const ttx_session *s);
+void ttx_session_rewind(ttx_session *s, uint32_t pos);
+
+/* The access plan of one decode step of this model, appended to `plan`. */
+int ttx_plan_decode(const ttx_model *model, ttx_plan *plan, ttx_err *err);
+
+#endif

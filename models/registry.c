@@ -1,0 +1,8 @@
+/* registry.c -- see models.h. A new architecture is one line here. */
+#include "models.h"
+
+extern const ttx_arch ttx_arch_llama, ttx_arch_qwen2, ttx_arch_qwen3, ttx_arch_gemma3;
+
+const ttx_arch *const ttx_archs[] = {
+    &ttx_arch_llama, &ttx_arch_qwen2, &ttx_arch_qwen3, &ttx_arch_gemma3, NULL,
+};
