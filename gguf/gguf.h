@@ -118,6 +118,8 @@ int64_t gguf_elem_i64(const gguf_kv *kv, uint64_t i);
 double gguf_elem_f64(const gguf_kv *kv, uint64_t i);
 /* Walks an array of strings in order: *pos starts at 0 and is advanced. */
 gguf_str gguf_next_str(const gguf_kv *kv, uint64_t *pos);
+/* The same for an array of anything, arrays included: the next element as a pair without a key. */
+gguf_kv gguf_next_elem(const gguf_kv *kv, uint64_t *pos);
 
 /* Path of the file that was opened, for messages. */
 const char *gguf_path(const gguf_file *f);

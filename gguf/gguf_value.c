@@ -96,6 +96,31 @@ gguf_str gguf_next_str(const gguf_kv *kv, uint64_t *pos) {
     return (gguf_str){(const char *)p + 8, n};
 }
 
+/* Encoded size of the value of type t at p. */
+static uint64_t encoded_bytes(gguf_type t, const uint8_t *p) {
+    if (t == GGUF_STRING) return 8 + gguf_le64(p);
+    if (t != GGUF_ARRAY) return types[t].size;
+    gguf_type elem = gguf_le32(p);
+    uint64_t n = gguf_le64(p + 4), bytes = 12;
+    if (types[elem].size) return bytes + n * types[elem].size;
+    for (uint64_t i = 0; i < n; i++) bytes += encoded_bytes(elem, p + bytes);
+    return bytes;
+}
+
+gguf_kv gguf_next_elem(const gguf_kv *kv, uint64_t *pos) {
+    const uint8_t *p = kv->data + *pos;
+    gguf_kv e = {.type = kv->elem, .elem = kv->elem, .n = 1, .data = p};
+    e.bytes = encoded_bytes(e.type, p);
+    *pos += e.bytes;
+    if (e.type == GGUF_ARRAY) {
+        e.elem = gguf_le32(p);
+        e.n = gguf_le64(p + 4);
+        e.data += 12;
+        e.bytes -= 12;
+    }
+    return e;
+}
+
 /* ---- by key ---- */
 
 /* Finds the key. *kv is NULL with 0 returned if it is absent and need not be there. */

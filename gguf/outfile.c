@@ -1,0 +1,58 @@
+/* outfile.c -- see outfile.h. */
+#include "outfile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int cannot(const char *what, const char *path, ttx_err *err) {
+    return ttx_fail(err, TTX_E_RUNTIME, "%s: cannot %s: %s", path, what, strerror(errno));
+}
+
+int ttx_outfile_open(ttx_outfile *o, const char *path, ttx_err *err) {
+    *o = (ttx_outfile){0};
+    if (!path || strcmp(path, "-") == 0) {
+        o->f = stdout;
+        return 0;
+    }
+    struct stat st = {.st_mode = S_IFREG | 0666};
+    bool exists = stat(path, &st) == 0;
+    if (!S_ISREG(st.st_mode)) {
+        o->f = fopen(path, "we");
+        return o->f ? 0 : cannot("open", path, err);
+    }
+    o->path = exists ? realpath(path, NULL) : strdup(path); /* through a link: keep the link */
+    if (!o->path || asprintf(&o->draft, "%s.%d.tmp", o->path, (int)getpid()) < 0) {
+        o->draft = NULL;
+        return ttx_outfile_close(o, ttx_fail_nomem(err, "a path", PATH_MAX), err);
+    }
+    int fd = open(o->draft, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, st.st_mode & 0777);
+    o->f = fd < 0 ? NULL : fdopen(fd, "w");
+    if (o->f) return 0;
+    int rc = cannot("create", o->draft, err);
+    if (fd >= 0) close(fd);
+    return ttx_outfile_close(o, rc, err);
+}
+
+int ttx_outfile_close(ttx_outfile *o, int rc, ttx_err *err) {
+    const char *name = o->path ? o->path : o->f == stdout ? "standard output" : "output";
+    errno = 0;
+    bool bad = o->f && (fflush(o->f) != 0 || ferror(o->f));
+    if (o->f && o->f != stdout && fclose(o->f) != 0) bad = true;
+    if (bad && !rc && o->f == stdout && errno == EPIPE) rc = TTX_E_RUNTIME;
+    if (bad && !rc) {
+        if (!errno) errno = EIO; /* the write that failed was an earlier one */
+        rc = cannot("write", name, err);
+    }
+    if (!rc && o->draft && rename(o->draft, o->path) != 0) rc = cannot("replace", name, err);
+    if (rc && o->draft) unlink(o->draft);
+    free(o->path);
+    free(o->draft);
+    *o = (ttx_outfile){0};
+    return rc;
+}
