@@ -45,7 +45,7 @@ static void glu(float *y, const float *gate, const float *up, int64_t n, ttx_glu
 }
 
 static void softcap(float *y, float cap, int64_t n) {
-    for (int64_t i = 0; i < n; i++) y[i] = cap * (float)ttx_tanh(y[i] / cap);
+    for (int64_t i = 0; i < n; i++) y[i] = (float)(cap * ttx_tanh((double)y[i] / cap));
 }
 
 /* Su et al., RoFormer, arXiv:2104.09864. */
