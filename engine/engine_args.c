@@ -1,0 +1,113 @@
+/* engine_args.c -- see engine_args.h. */
+#include "engine_args.h"
+
+#include "clock.h"
+#include "models.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+void ttx_engine_args_defaults(ttx_engine_args *a) {
+    *a = (ttx_engine_args){.n_ubatch = ttx_session_default_settings().n_ubatch};
+}
+
+void ttx_note(const char *format, ...) {
+    va_list ap;
+    va_start(ap, format);
+    fputs("ttx: ", stderr);
+    vfprintf(stderr, format, ap);
+    fputc('\n', stderr);
+    va_end(ap);
+}
+
+static void warn(void *ctx, const char *line) {
+    (void)ctx;
+    ttx_note("%s", line);
+}
+
+static bool load_progress(void *ctx, uint64_t done, uint64_t total) {
+    (void)ctx;
+    if (isatty(STDERR_FILENO))
+        fprintf(stderr, "\rloading %3d %%%s", (int)(100 * done / total),
+                done == total ? "\r             \r" : "");
+    return true;
+}
+
+int ttx_engine_open(ttx_engine *e, const ttx_engine_args *a, ttx_err *err) {
+    *e = (ttx_engine){0};
+    uint64_t start = ttx_now_ns();
+    int rc = gguf_open(&e->file, a->model, err);
+    if (rc) return rc;
+    if ((rc = ttx_model_load(&e->model, e->file, ttx_archs, err))) return rc;
+    ttx_runtime_settings set = ttx_runtime_default_settings();
+    set.n_threads = a->n_threads > a->n_threads_batch ? a->n_threads : a->n_threads_batch;
+    if (!a->n_threads || (a->n_threads_batch && !a->n_threads)) set.n_threads = 0;
+    set.isa = a->isa - 1;
+    set.residency.mode = a->no_mmap ? TTX_LOAD_NONE
+                         : a->mlock ? TTX_LOAD_MLOCK
+                                    : (ttx_load_mode)a->load_mode;
+    set.residency.warn = warn;
+    set.residency.progress = load_progress;
+    if ((rc = ttx_runtime_open(&e->rt, e->file, &set, err))) return rc;
+    e->load_s = (double)(ttx_now_ns() - start) * 1e-9;
+    return TTX_OK;
+}
+
+int ttx_engine_session(ttx_engine *e, const ttx_engine_args *a, uint32_t n_outputs,
+                       ttx_session **out, ttx_err *err) {
+    static const ttx_dtype types[] = {TTX_F16, TTX_F32, TTX_Q8_0};
+    ttx_session_settings set = ttx_session_default_settings();
+    set.n_ctx = a->n_ctx;
+    set.n_ubatch = a->n_ubatch;
+    set.n_outputs = n_outputs;
+    set.k_type = types[a->k_type];
+    set.v_type = types[a->v_type];
+    set.n_threads = a->n_threads;
+    set.n_threads_batch = a->n_threads_batch ? a->n_threads_batch : a->n_threads;
+    if (a->n_ctx > e->model->hp.n_ctx_train)
+        ttx_note(
+            "context: %u is more than the %u that the model was trained for; expect worse text",
+            a->n_ctx, e->model->hp.n_ctx_train);
+    return ttx_session_open(out, e->model, &e->rt, &set, err);
+}
+
+void ttx_engine_close(ttx_engine *e) {
+    ttx_runtime_close(&e->rt);
+    ttx_model_free(e->model);
+    gguf_close(e->file);
+    *e = (ttx_engine){0};
+}
+
+int ttx_read_file(const char *path, uint64_t limit, char **data, size_t *n, ttx_err *err) {
+    FILE *f = fopen(path, "re");
+    if (!f) return ttx_fail(err, TTX_E_RUNTIME, "%s: cannot open: %s", path, strerror(errno));
+    size_t cap = 1 << 16, used = 0;
+    char *p = malloc(cap + 1);
+    int rc = p ? TTX_OK : ttx_fail_nomem(err, path, cap);
+    while (!rc) {
+        used += fread(p + used, 1, cap - used, f);
+        if (used < cap) break;
+        if (cap >= limit) {
+            rc = ttx_fail(err, TTX_E_USAGE, "%s: expected at most %llu bytes, found more", path,
+                          (unsigned long long)limit);
+            break;
+        }
+        char *q = realloc(p, 2 * cap + 1);
+        if (!q) rc = ttx_fail_nomem(err, path, 2 * cap);
+        if (q) p = q, cap *= 2;
+    }
+    if (!rc && ferror(f))
+        rc = ttx_fail(err, TTX_E_RUNTIME, "%s: cannot read: %s", path, strerror(errno));
+    fclose(f);
+    if (rc) {
+        free(p);
+        return rc;
+    }
+    p[used] = 0;
+    *data = p;
+    *n = used;
+    return TTX_OK;
+}

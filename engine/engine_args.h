@@ -1,0 +1,109 @@
+/* engine_args.h -- what the commands that compute have in common: their options, and opening a
+ * model with all that belongs to it.
+ */
+#ifndef TTX_ENGINE_ARGS_H
+#define TTX_ENGINE_ARGS_H
+
+#include "model.h"
+#include "opt.h"
+#include "runtime.h"
+#include "session.h"
+
+#include <stdio.h>
+
+/* First member of a command's settings struct, so that the rows below fit every command. */
+typedef struct ttx_engine_args {
+    const char *model;
+    int32_t n_threads, n_threads_batch;
+    uint32_t n_ctx, n_ubatch;
+    int32_t k_type, v_type; /* index into the choices below */
+    int32_t load_mode;
+    bool mlock, no_mmap;
+    int32_t isa;
+    bool verbose;
+} ttx_engine_args;
+
+void ttx_engine_args_defaults(ttx_engine_args *a);
+
+#define TTX_ARG(field) offsetof(ttx_engine_args, field)
+#define TTX_OPT_MODEL                                                                      \
+    {                                                                                      \
+        "-m, --model", OPT_STR, TTX_ARG(model), "FILE", "GGUF model, or any shard of one", \
+            .group = "Model", .required = true                                             \
+    }
+/* Option rows; put them after TTX_OPT_MODEL and the command's own. */
+#define TTX_OPTS_ENGINE                                                                           \
+    {                                                                                             \
+        "-c, --ctx-size",                                                                         \
+        OPT_U32,                                                                                  \
+        TTX_ARG(n_ctx),                                                                           \
+        "N",                                                                                      \
+        "context size in tokens",                                                                 \
+        .min = 0,                                                                                 \
+        .max = 1 << 30,                                                                           \
+        .shown_default = "the model's, at most 4096 and what memory allows",                      \
+        .group = "Engine"},                                                                       \
+        {"-t, --threads", OPT_INT,  TTX_ARG(n_threads), "N",                                      \
+         "threads",       .min = 0, .max = 1024,        .shown_default = "every core"},           \
+        {"-tb, --threads-batch",                                                                  \
+         OPT_INT,                                                                                 \
+         TTX_ARG(n_threads_batch),                                                                \
+         "N",                                                                                     \
+         "threads for more than one token at once",                                               \
+         .min = 0,                                                                                \
+         .max = 1024,                                                                             \
+         .shown_default = "as -t"},                                                               \
+        {"-ub, --ubatch-size",                                                                    \
+         OPT_U32,                                                                                 \
+         TTX_ARG(n_ubatch),                                                                       \
+         "N",                                                                                     \
+         "tokens of a prompt that are computed at once",                                          \
+         .min = 1,                                                                                \
+         .max = 1 << 16},                                                                         \
+        {"-ctk, --cache-type-k",   OPT_ENUM, TTX_ARG(k_type), "TYPE", "type of cached keys",      \
+         .choices = "f16|f32|q8_0"},                                                              \
+        {"-ctv, --cache-type-v",   OPT_ENUM, TTX_ARG(v_type), "TYPE", "type of cached values",    \
+         .choices = "f16|f32|q8_0"},                                                              \
+        {"-lm, --load-mode",                                                                      \
+         OPT_ENUM,                                                                                \
+         TTX_ARG(load_mode),                                                                      \
+         "MODE",                                                                                  \
+         "mmap: the page cache holds the file; mlock: the same, locked in memory; none: read it " \
+         "into memory of our own",                                                                \
+         .choices = "mmap|mlock|none"},                                                           \
+        {"--mlock", OPT_FLAG, TTX_ARG(mlock), .help = "the same as --load-mode mlock"},           \
+        {"--no-mmap", OPT_FLAG, TTX_ARG(no_mmap), .help = "the same as --load-mode none"},        \
+        {"--isa",                                                                                 \
+         OPT_ENUM,                                                                                \
+         TTX_ARG(isa),                                                                            \
+         "LEVEL",                                                                                 \
+         "highest instruction set to use",                                                        \
+         .choices = "auto|scalar|avx2|avx512|vnni|amx"},                                          \
+    {                                                                                             \
+        "-v, --verbose", OPT_FLAG, TTX_ARG(verbose), .help = "say more on stderr"                 \
+    }
+
+/* A model that is ready to compute, and what it stands on. */
+typedef struct ttx_engine {
+    gguf_file *file;
+    ttx_model *model;
+    ttx_runtime rt;
+    double load_s; /* from the call to ttx_engine_open to its return */
+} ttx_engine;
+
+/* Opens file, model and runtime. The caller closes also after an error. */
+int ttx_engine_open(ttx_engine *e, const ttx_engine_args *a, ttx_err *err);
+/* A session as the options say; n_outputs rows of logits. Warns on stderr if the context is longer
+ * than the model was trained for. */
+int ttx_engine_session(ttx_engine *e, const ttx_engine_args *a, uint32_t n_outputs,
+                       ttx_session **out, ttx_err *err);
+void ttx_engine_close(ttx_engine *e);
+
+/* "ttx: " and a line on stderr: for what is no error but should be known. */
+void ttx_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* The whole of a file (or of /dev/stdin), NUL-terminated; the caller frees. `limit`: the most bytes
+ * that make sense. Errors: TTX_E_RUNTIME, TTX_E_USAGE (larger). */
+int ttx_read_file(const char *path, uint64_t limit, char **data, size_t *n, ttx_err *err);
+
+#endif
