@@ -272,7 +272,7 @@ static int parse_list(ttx_opt_list *list, const char *text, ttx_err *err) {
     return TTX_OK;
 }
 
-/* Stores one option. `text` is NULL for a kind without argument. */
+/* Stores one option. `text` is empty for a kind without argument. */
 static int store(const ttx_opt *o, const char *text, void *settings, ttx_err *err) {
     void *field = (char *)settings + o->offset;
     int64_t whole = 0;
@@ -291,7 +291,7 @@ static int store(const ttx_opt *o, const char *text, void *settings, ttx_err *er
     case OPT_FLOAT: code = parse_float(o, text, field, err); break;
     case OPT_STR: *(const char **)field = text; break;
     case OPT_SIZE: {
-        uint64_t bytes;
+        uint64_t bytes = 0;
         code = ttx_parse_size(text, &bytes, err);
         if (!code && has_range(o) && ((double)bytes < o->min || (double)bytes > o->max))
             code = fail_number(o, "a size in bytes", text, err);
@@ -314,7 +314,7 @@ static int take_arg(const ttx_command *cmd, const ttx_opt *o, opt_word name, int
                     int *i, const char **text, ttx_err *err) {
     const char *arg = argv[*i];
     bool attached = arg[name.n] == '=';
-    *text = attached ? arg + name.n + 1 : NULL;
+    *text = attached ? arg + name.n + 1 : "";
     if (!opt_takes_arg(o)) {
         if (!attached) return TTX_OK;
         return ttx_fail(err, TTX_E_USAGE, "%s: option '%.*s': takes no argument, got '%s'",
