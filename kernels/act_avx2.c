@@ -60,6 +60,8 @@ static void act_q8(const ttx_act *x, int64_t c0, int64_t c1) {
 
 void ttx_mm_avx2_init(ttx_kernels *k) {
     k->act_q8 = act_q8;
-    ttx_dot_32_avx2_init(k);
-    ttx_dot_k_avx2_init(k);
+    ttx_dot_avx2_init(k);
+    ttx_dot_float_avx2_init(k);
+    ttx_dequant_avx2_init(k);
+    ttx_gemm_avx2_init(k);
 }

@@ -11,11 +11,14 @@
 
 #define TTX_INLINE static inline __attribute__((always_inline))
 
-void ttx_dot_32_avx2_init(ttx_kernels *k);
-void ttx_dot_k_avx2_init(ttx_kernels *k);
+void ttx_dot_avx2_init(ttx_kernels *k);
 void ttx_dot_float_avx2_init(ttx_kernels *k);
 void ttx_dequant_avx2_init(ttx_kernels *k);
 void ttx_gemm_avx2_init(ttx_kernels *k);
+
+/* ttx_kernels.dequant of this level. */
+typedef void (*ttx_dequant_fn)(float *dst, const void *src, int64_t n);
+extern const ttx_dequant_fn ttx_dequant_avx2[TTX_DTYPE_COUNT];
 
 TTX_INLINE float ttx_hsum(__m256 v) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
@@ -41,6 +44,25 @@ TTX_INLINE __m256i ttx_load256(const void *p) {
 
 TTX_INLINE float ttx_half(uint16_t h) {
     return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h)));
+}
+
+/* 8 weights as F32. */
+TTX_INLINE __m256 ttx_load_f32(const uint8_t *p) {
+    return _mm256_loadu_ps((const void *)p);
+}
+
+TTX_INLINE __m256 ttx_load_f16(const uint8_t *p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128((const void *)p));
+}
+
+TTX_INLINE __m256 ttx_load_bf16(const uint8_t *p) {
+    __m256i v = _mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(v, 16));
+}
+
+/* All ones in the dwords below n: which blocks of a group exist. */
+TTX_INLINE __m256i ttx_mask(int n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
 /* n F16 values that lie `stride` bytes apart, then zeros. Put together in integer registers: the

@@ -1,10 +1,98 @@
-/* dot_k_avx2.c -- class EXACT with AVX2 for the types in blocks of 256: Q2_K, Q3_K, Q4_K, Q5_K,
- * Q6_K, IQ4_XS. See dot_avx2.h for the loop and blocks.h for the layouts.
+/* types_avx2.h -- how AVX2 reads each quantised type: the scales of 256 weights (a group: eight
+ * blocks of 32) and the integers of one block, in order. Dot products and dequantisation both
+ * follow from it. See blocks.h for the layouts, unpack.h for the common form w = s * q - m.
  *
  * Shifts are of 16-bit lanes: what comes in from the neighbour byte is masked away.
+ * To be included by *_avx2.c only.
  */
+#ifndef TTX_TYPES_AVX2_H
+#define TTX_TYPES_AVX2_H
+
 #include "blocks.h"
-#include "dot_avx2.h"
+#include "mm_avx2_int.h"
+
+typedef struct ttx_group {
+    __m256 s;    /* of each block; of types with scales by 16: d */
+    __m256 m;    /* of each block, if has_min; by 16: dmin */
+    __m256i s16; /* by 16: 16-bit scales, those of even sub-blocks in the low half, then odd */
+    __m256i c16; /* by 16: the factors of m, or without has_min the scales, in plain order */
+} ttx_group;
+
+/* All members are compile-time constants where the loops are inlined. */
+typedef struct ttx_type_avx2 {
+    size_t bytes;   /* of a group */
+    bool is_signed; /* quants() are int8; else uint8 below 128 */
+    int offset;     /* w = s * (q - offset) */
+    bool has_min;   /* w = s * q - m */
+    bool by_16;     /* scales by 16 weights */
+    /* Of the first n (1..8) blocks of a group; scales of the others 0. Reads nothing beyond. */
+    void (*scales)(ttx_group *g, const uint8_t *w, int n);
+    __m256i (*quants)(const uint8_t *w, int b);
+} ttx_type_avx2;
+
+#define BLOCK(T, w, b) ((const T *)(const void *)(w) + (b))
+
+/* d and m lie side by side. */
+TTX_INLINE void min_scales(ttx_group *g, const uint8_t *w, size_t stride, int n) {
+    g->s = ttx_halves(w, stride, n);
+    g->m = _mm256_xor_ps(ttx_halves(w + 2, stride, n), _mm256_set1_ps(-0.0f));
+}
+
+TTX_INLINE void q4_0_scales(ttx_group *g, const uint8_t *w, int n) {
+    g->s = ttx_halves(w, sizeof(ttx_q4_0), n);
+}
+TTX_INLINE __m256i q4_0_quants(const uint8_t *w, int b) {
+    return ttx_nibbles(BLOCK(ttx_q4_0, w, b)->qs);
+}
+
+TTX_INLINE void q4_1_scales(ttx_group *g, const uint8_t *w, int n) {
+    min_scales(g, w, sizeof(ttx_q4_1), n);
+}
+TTX_INLINE __m256i q4_1_quants(const uint8_t *w, int b) {
+    return ttx_nibbles(BLOCK(ttx_q4_1, w, b)->qs);
+}
+
+TTX_INLINE void q5_0_scales(ttx_group *g, const uint8_t *w, int n) {
+    g->s = ttx_halves(w, sizeof(ttx_q5_0), n);
+}
+TTX_INLINE __m256i q5_0_quants(const uint8_t *w, int b) {
+    const ttx_q5_0 *p = BLOCK(ttx_q5_0, w, b);
+    return _mm256_or_si256(ttx_nibbles(p->qs), ttx_fifth_bits(p->qh));
+}
+
+TTX_INLINE void q5_1_scales(ttx_group *g, const uint8_t *w, int n) {
+    min_scales(g, w, sizeof(ttx_q5_1), n);
+}
+TTX_INLINE __m256i q5_1_quants(const uint8_t *w, int b) {
+    const ttx_q5_1 *p = BLOCK(ttx_q5_1, w, b);
+    return _mm256_or_si256(ttx_nibbles(p->qs), ttx_fifth_bits(p->qh));
+}
+
+TTX_INLINE void q8_0_scales(ttx_group *g, const uint8_t *w, int n) {
+    g->s = ttx_halves(w, sizeof(ttx_q8_0), n);
+}
+TTX_INLINE __m256i q8_0_quants(const uint8_t *w, int b) {
+    return ttx_load256(BLOCK(ttx_q8_0, w, b)->qs);
+}
+
+TTX_INLINE void iq4_nl_scales(ttx_group *g, const uint8_t *w, int n) {
+    g->s = ttx_halves(w, sizeof(ttx_iq4_nl), n);
+}
+TTX_INLINE __m256i iq4_nl_quants(const uint8_t *w, int b) {
+    return ttx_codes(_mm_setr_epi8(TTX_IQ4_CODES), ttx_nibbles(BLOCK(ttx_iq4_nl, w, b)->qs));
+}
+
+/* The codebook is shifted up by 12, so that its entries are unsigned. */
+TTX_INLINE void mxfp4_scales(ttx_group *g, const uint8_t *w, int n) {
+    uint64_t e = 0;
+    for (int i = 0; i < n; i++) e |= (uint64_t)BLOCK(ttx_mxfp4, w, i)->e << 8 * i;
+    __m256i v = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)e));
+    g->s = _mm256_and_ps(ttx_e8m0_halves(v), _mm256_castsi256_ps(ttx_mask(n)));
+}
+TTX_INLINE __m256i mxfp4_quants(const uint8_t *w, int b) {
+    const __m128i book = _mm_add_epi8(_mm_setr_epi8(TTX_MXFP4_CODES), _mm_set1_epi8(12));
+    return ttx_codes(book, ttx_nibbles(BLOCK(ttx_mxfp4, w, b)->qs));
+}
 
 #define BITS(v, mask) _mm256_and_si256(v, _mm256_set1_epi8(mask))
 
@@ -18,7 +106,7 @@ TTX_INLINE __m256i k4_nibbles(const uint8_t *qs, int b) {
     return BITS(shifted(ttx_load256(qs + b / 2 * 32), b % 2 * 4), 15);
 }
 
-/* 16 signed bytes in the order that ttx_dot_type asks for; and the plain order for the sums. */
+/* 16 signed bytes in the order of ttx_group.s16. */
 TTX_INLINE void scales_by_16(ttx_group *g, __m128i s) {
     const __m128i even_odd = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
     g->s16 = _mm256_cvtepi8_epi16(_mm_shuffle_epi8(s, even_odd));
@@ -50,9 +138,7 @@ TTX_INLINE void q3_k_scales(ttx_group *g, const uint8_t *w, int n) {
     v = _mm_sub_epi8(v, _mm_set1_epi8(32));
     scales_by_16(g, v);
     g->c16 = _mm256_cvtepi8_epi16(v);
-    float d = ttx_half(p->d);
-    g->s = _mm256_set1_ps(d);
-    g->m = _mm256_set1_ps(4 * d);
+    g->s = _mm256_set1_ps(ttx_half(p->d));
 }
 TTX_INLINE __m256i q3_k_quants(const uint8_t *w, int b) {
     const ttx_q3_k *p = (const void *)w;
@@ -69,7 +155,6 @@ TTX_INLINE void k4_group(ttx_group *g, uint16_t d, uint16_t dmin, const uint8_t 
     g->m = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)m)));
     g->s = _mm256_mul_ps(g->s, _mm256_set1_ps(ttx_half(d)));
     g->m = _mm256_mul_ps(g->m, _mm256_set1_ps(ttx_half(dmin)));
-    g->c16 = _mm256_set1_epi16(1);
 }
 
 TTX_INLINE void q4_k_scales(ttx_group *g, const uint8_t *w, int n) {
@@ -98,9 +183,7 @@ TTX_INLINE void q6_k_scales(ttx_group *g, const uint8_t *w, int n) {
     __m128i v = _mm_loadu_si128((const void *)p->scales);
     scales_by_16(g, v);
     g->c16 = _mm256_cvtepi8_epi16(v);
-    float d = ttx_half(p->d);
-    g->s = _mm256_set1_ps(d);
-    g->m = _mm256_set1_ps(32 * d);
+    g->s = _mm256_set1_ps(ttx_half(p->d));
 }
 TTX_INLINE __m256i q6_k_quants(const uint8_t *w, int b) {
     const ttx_q6_k *p = (const void *)w;
@@ -126,22 +209,24 @@ TTX_INLINE __m256i iq4_xs_quants(const uint8_t *w, int b) {
     return ttx_codes(_mm_setr_epi8(TTX_IQ4_CODES), ttx_nibbles(p->qs + 16 * b));
 }
 
-#define MATMUL(t, T, sign, min, by_16)                                                         \
-    static void exact_##t(const ttx_mm *m, int64_t r0, int64_t r1, void *scratch) {            \
-        const ttx_dot_type type = {sizeof(ttx_##t), sign, min, by_16, t##_scales, t##_quants}; \
-        (void)scratch;                                                                         \
-        ttx_dot_matmul(&type, m, r0, r1);                                                      \
-    }
-#define TYPES(X)                      \
-    X(q2_k, Q2_K, false, true, true)  \
-    X(q3_k, Q3_K, false, true, true)  \
-    X(q4_k, Q4_K, false, true, false) \
-    X(q5_k, Q5_K, false, true, false) \
-    X(q6_k, Q6_K, false, true, true)  \
-    X(iq4_xs, IQ4_XS, true, false, false)
-TYPES(MATMUL)
+/* X(name, NAME, bytes of a group, is_signed, offset, has_min, by_16) */
+#define TTX_TYPES_AVX2(X)                            \
+    X(q4_0, Q4_0, 8 * 18, false, 8, false, false)    \
+    X(q4_1, Q4_1, 8 * 20, false, 0, true, false)     \
+    X(q5_0, Q5_0, 8 * 22, false, 16, false, false)   \
+    X(q5_1, Q5_1, 8 * 24, false, 0, true, false)     \
+    X(q8_0, Q8_0, 8 * 34, true, 0, false, false)     \
+    X(iq4_nl, IQ4_NL, 8 * 18, true, 0, false, false) \
+    X(mxfp4, MXFP4, 8 * 17, false, 12, false, false) \
+    X(q2_k, Q2_K, 84, false, 0, true, true)          \
+    X(q3_k, Q3_K, 110, false, 4, false, true)        \
+    X(q4_k, Q4_K, 144, false, 0, true, false)        \
+    X(q5_k, Q5_K, 176, false, 0, true, false)        \
+    X(q6_k, Q6_K, 210, false, 32, false, true)       \
+    X(iq4_xs, IQ4_XS, 136, true, 0, false, false)
 
-void ttx_dot_k_avx2_init(ttx_kernels *k) {
-#define ENTRY(t, T, sign, min, by_16) k->matmul[TTX_EXACT][TTX_##T] = exact_##t;
-    TYPES(ENTRY)
-}
+/* const ttx_type_avx2 type = TTX_TYPE_AVX2(...) inside a function made by the list. */
+#define TTX_TYPE_AVX2(t, bytes, is_signed, offset, has_min, by_16) \
+    { bytes, is_signed, offset, has_min, by_16, t##_scales, t##_quants }
+
+#endif
