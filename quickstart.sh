@@ -14,7 +14,7 @@ cd "$(dirname "$0")"
 prompt=${1:-"Why is the sky blue? Answer in two sentences."}
 
 need_packages
-build build ttx -DCMAKE_BUILD_TYPE=Release
+build build ttx -DCMAKE_BUILD_TYPE=Release -DTTX_TESTS=OFF
 say "the model"
 model=$(fetch_smollm2) || die "could not fetch the model"
 echo "$model"

@@ -19,8 +19,9 @@ if ! echo 'int main(void) { return 0; }' |
     need_packages "libclang-rt-$(clang -dumpversion | cut -d. -f1)-dev"
 fi
 
-build build all -DCMAKE_BUILD_TYPE=Release
-build build-asan all -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_COMPILER=clang -DTTX_SANITIZE=ON
+build build all -DCMAKE_BUILD_TYPE=Release -DTTX_TESTS=ON
+build build-asan all -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_COMPILER=clang \
+    -DTTX_SANITIZE=ON -DTTX_TESTS=ON
 
 say "the reference"
 reference=$(tests/reference/setup.sh) || die "could not install the reference"
