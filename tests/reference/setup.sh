@@ -21,7 +21,8 @@ if [ "$(cat "$dest/.stamp" 2>/dev/null)" != "$stamp" ]; then
     mkdir -p "$dest/bin"
     python3 -m venv "$dest/venv" >&2
     "$dest/venv/bin/python" -m pip install -q --disable-pip-version-check -r "$here/requirements.txt" >&2
-    ln -s ../venv/bin/python "$dest/bin/python"
+    printf '#!/bin/sh\nexec "%s" "$@"\n' "$dest/venv/bin/python" >"$dest/bin/python"
+    chmod +x "$dest/bin/python"
 
     if command -v npm >/dev/null && [ "$(node -p 'process.versions.node.split(".")[0]' 2>/dev/null || echo 0)" -ge 20 ]; then
         ln -s "$(command -v node)" "$dest/bin/node"
@@ -37,7 +38,8 @@ if [ "$(cat "$dest/.stamp" 2>/dev/null)" != "$stamp" ]; then
 
     cp "$here/package.json" "$here/package-lock.json" "$dest/"
     # No optional packages: they are the GPU builds (hundreds of MB). No scripts: they would try to build.
-    (cd "$dest" && PATH="$dest/bin:$PATH" "$npm" ci --silent --omit=optional --ignore-scripts --no-audit --no-fund >&2)
+    # `install` and not `ci`, which rejects locks without the other platforms' packages.
+    (cd "$dest" && PATH="$dest/bin:$PATH" "$npm" install --silent --omit=optional --ignore-scripts --no-audit --no-fund >&2)
     printf '%s\n' "$stamp" >"$dest/.stamp"
 fi
 printf '%s\n' "$dest"
