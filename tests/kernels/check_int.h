@@ -55,6 +55,7 @@ double bench_time(check *c, void (*fn)(void *ctx, int thread, int n_threads), vo
 /* One line of the report; flops or bytes may be 0. */
 void bench_line(check *c, double seconds, double bytes, double flops);
 
+void bench_peaks(check *c);
 void check_weights(check *c);
 void check_ops(check *c);
 void check_attention(check *c);

@@ -326,12 +326,14 @@ static void bench_weights(check *c) {
         bench_matmul(c, &types[i], TTX_EXACT, 1, 256 << 20, "memory");
         bench_matmul(c, &types[i], TTX_EXACT, 4, 4 << 20, "cache");
         bench_matmul(c, &types[i], TTX_PROMPT, 8, 4 << 20, "cache");
+        bench_matmul(c, &types[i], TTX_PROMPT, 64, 1 << 20, "cache");
         bench_matmul(c, &types[i], TTX_PROMPT, 256, 1 << 20, "cache");
     }
 }
 
 void check_weights(check *c) {
     if (c->bench) {
+        bench_peaks(c);
         bench_weights(c);
         return;
     }
