@@ -170,7 +170,7 @@ static int read_text(const ttx_engine *e, const char *path, uint32_t n_ctx, job 
     if (!rc) rc = ttx_tokenize(tok, text, n_bytes, TTX_TOK_ADD_SPECIAL, &j->ids, &j->n, err);
     j->chunk = n_ctx;
     j->first = n_ctx / 2;
-    j->bos = tok && ttx_tokenizer_add_bos(tok) ? ttx_tokenizer_bos(tok) : -1;
+    j->bos = tok && ttx_tok_add_bos(tok) ? ttx_tok_bos(tok) : -1;
     if (!rc && j->n < 2 * j->chunk)
         rc = ttx_fail(err, TTX_E_USAGE,
                       "%s: expected at least two chunks of %u tokens, found %zu tokens (choose a "

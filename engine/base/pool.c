@@ -1,9 +1,11 @@
 /* pool.c -- see pool.h.
  *
- * One task at a time, announced by a generation counter. Workers wait for it by spinning for a
- * bounded number of steps (a decode step launches the next task within microseconds) and then on a
- * futex. The counter of finished workers is what the caller waits for, so that no worker still
- * reads the task when the next one is written.
+ * One task at a time. `state` holds its number (high half), whether it is open, and how many
+ * workers are inside. A worker enters an open task by counting itself in; the caller works too,
+ * closes the task when no item is left, and waits for those inside. A worker that the system has
+ * not let run in time is not waited for: it finds the task closed. Whoever waits spins for a
+ * bounded time (a decode step launches the next task within microseconds) and then sleeps on a
+ * futex.
  */
 #include "pool.h"
 
@@ -21,18 +23,22 @@
 
 enum { SPIN_STEPS = 4000 }; /* about 50 us: longer than the gap between two launches of a step */
 
+#define OPEN   (1ull << 31)
+#define INSIDE (OPEN - 1)
+#define NUMBER (1ull << 32) /* the step from one task's number to the next */
+
 struct ttx_pool {
     int n_threads;
     pthread_t *threads; /* n_threads - 1 of them */
-    /* The task of the current generation. Written by the caller only while no worker is in it. */
+    /* The task. Written by the caller only while it is closed and nobody is inside. */
     ttx_task task;
     void *ctx;
     int64_t n, chunk;
     int active; /* workers with a lower index take part */
     bool stop;
-    _Alignas(64) atomic_uint generation; /* futex word */
-    _Alignas(64) atomic_uint done;     /* workers that have finished this generation; futex word */
+    _Alignas(64) _Atomic uint64_t state;
     _Alignas(64) _Atomic int64_t next; /* first item that nobody has taken */
+    _Alignas(64) atomic_int sleepers;  /* threads in futex_wait, or about to be */
 };
 
 struct worker_arg {
@@ -40,21 +46,31 @@ struct worker_arg {
     int index;
 };
 
-static void futex_wait(atomic_uint *word, unsigned expected) {
-    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, NULL, NULL, 0);
+/* The halves of `state`, as futex words (little-endian). */
+static uint32_t *half(ttx_pool *p, int high) {
+    return (uint32_t *)(void *)&p->state + high;
 }
 
-static void futex_wake_all(atomic_uint *word) {
-    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 0x7fffffff, NULL, NULL, 0);
+static void wake_sleepers(ttx_pool *p, int high) {
+    if (atomic_load(&p->sleepers))
+        syscall(SYS_futex, half(p, high), FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
 }
 
-/* Returns when *word differs from `old`. */
-static void wait_change(atomic_uint *word, unsigned old) {
+/* Returns the state once (state & mask) differs from `old`. The mask covers one half. */
+static uint64_t wait_change(ttx_pool *p, uint64_t mask, uint64_t old) {
+    uint64_t s;
     for (int i = 0; i < SPIN_STEPS; i++) {
-        if (atomic_load_explicit(word, memory_order_acquire) != old) return;
+        s = atomic_load_explicit(&p->state, memory_order_acquire);
+        if ((s & mask) != old) return s;
         __builtin_ia32_pause();
     }
-    while (atomic_load_explicit(word, memory_order_acquire) == old) futex_wait(word, old);
+    int high = mask >= NUMBER;
+    atomic_fetch_add(&p->sleepers, 1);
+    while (((s = atomic_load(&p->state)) & mask) == old)
+        syscall(SYS_futex, half(p, high), FUTEX_WAIT_PRIVATE, (uint32_t)(s >> 32 * high), NULL,
+                NULL, 0);
+    atomic_fetch_sub(&p->sleepers, 1);
+    return s;
 }
 
 static void work(ttx_pool *p, int worker) {
@@ -66,17 +82,33 @@ static void work(ttx_pool *p, int worker) {
     }
 }
 
+/* Counts this worker in, if the task is still the one of `s` and open. */
+static bool enter(ttx_pool *p, uint64_t s) {
+    uint64_t number = s & ~(NUMBER - 1);
+    while ((s & ~(NUMBER - 1)) == number && (s & OPEN))
+        if (atomic_compare_exchange_weak(&p->state, &s, s + 1)) return true;
+    return false;
+}
+
 static void *worker_main(void *arg) {
     struct worker_arg w = *(struct worker_arg *)arg;
     free(arg);
     ttx_pool *p = w.pool;
-    for (unsigned seen = 0;; seen++) {
-        wait_change(&p->generation, seen);
+    for (uint64_t seen = 0;;) {
+        uint64_t s = wait_change(p, ~(NUMBER - 1), seen);
+        seen = s & ~(NUMBER - 1);
+        if (!enter(p, s)) continue;
         if (p->stop) return NULL;
         if (w.index < p->active) work(p, w.index);
-        unsigned done = atomic_fetch_add_explicit(&p->done, 1, memory_order_acq_rel) + 1;
-        if (done == (unsigned)p->n_threads - 1) futex_wake_all(&p->done);
+        if ((atomic_fetch_sub(&p->state, 1) & (OPEN | INSIDE)) == 1) wake_sleepers(p, 0);
     }
+}
+
+static void open_task(ttx_pool *p) {
+    atomic_store_explicit(&p->next, 0, memory_order_relaxed);
+    uint64_t s = atomic_load_explicit(&p->state, memory_order_relaxed);
+    atomic_store(&p->state, (s & ~(NUMBER - 1)) + NUMBER + OPEN);
+    wake_sleepers(p, 1);
 }
 
 void ttx_pool_run(ttx_pool *p, int64_t n, int64_t chunk, int max_threads, ttx_task task,
@@ -92,14 +124,10 @@ void ttx_pool_run(ttx_pool *p, int64_t n, int64_t chunk, int max_threads, ttx_ta
     p->n = n;
     p->chunk = chunk;
     p->active = active;
-    atomic_store_explicit(&p->next, 0, memory_order_relaxed);
-    atomic_store_explicit(&p->done, 0, memory_order_relaxed);
-    atomic_fetch_add_explicit(&p->generation, 1, memory_order_acq_rel);
-    futex_wake_all(&p->generation);
+    open_task(p);
     work(p, 0);
-    for (unsigned d;
-         (d = atomic_load_explicit(&p->done, memory_order_acquire)) < (unsigned)p->n_threads - 1;)
-        wait_change(&p->done, d);
+    uint64_t s = atomic_fetch_and(&p->state, ~OPEN);
+    while (s & INSIDE) s = wait_change(p, OPEN | INSIDE, s & INSIDE);
 }
 
 int ttx_pool_create(ttx_pool **out, int n_threads, ttx_err *err) {
@@ -134,8 +162,7 @@ int ttx_pool_create(ttx_pool **out, int n_threads, ttx_err *err) {
 void ttx_pool_destroy(ttx_pool *p) {
     if (!p) return;
     p->stop = true;
-    atomic_fetch_add_explicit(&p->generation, 1, memory_order_acq_rel);
-    futex_wake_all(&p->generation);
+    open_task(p);
     for (int i = 0; i < p->n_threads - 1; i++) pthread_join(p->threads[i], NULL);
     free(p->threads);
     free(p);

@@ -1,0 +1,128 @@
+/* generate.c -- see generate.h. */
+#include "generate.h"
+
+#include "clock.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+int ttx_gen_open(ttx_gen *g, ttx_err *err) {
+    g->pending = -1;
+    uint32_t n_ctx = ttx_session_n_ctx(g->session);
+    g->stats.step_ms = calloc(n_ctx, sizeof *g->stats.step_ms);
+    if (!g->stats.step_ms) return ttx_fail_nomem(err, "step times", n_ctx * sizeof(float));
+    if (!g->ignore_eos) return TTX_OK;
+    for (int pass = 0; pass < 2; pass++) { /* count, then fill */
+        size_t n = 0;
+        for (uint32_t id = 0; id < g->n_vocab; id++)
+            if (ttx_tok_is_eog(g->tok, (int32_t)id)) {
+                if (pass) g->eog[n] = (int32_t)id;
+                n++;
+            }
+        if (!pass && !(g->eog = calloc(n + 1, sizeof *g->eog)))
+            return ttx_fail_nomem(err, "end tokens", n * sizeof *g->eog);
+        g->n_eog = n;
+    }
+    return TTX_OK;
+}
+
+void ttx_gen_close(ttx_gen *g) {
+    free(g->stats.step_ms);
+    free(g->eog);
+    g->stats.step_ms = NULL;
+    g->eog = NULL;
+}
+
+static void show_progress(size_t done, size_t n) {
+    if (isatty(STDERR_FILENO))
+        fprintf(stderr, "\rprompt %3zu %%%s", 100 * done / n, done == n ? "\r            \r" : "");
+}
+
+/* In pieces of n_ubatch, so that Ctrl-C is answered and progress is seen. */
+static int eval_prompt(ttx_gen *g, const int32_t *prompt, size_t n, ttx_err *err) {
+    uint32_t n_ctx = ttx_session_n_ctx(g->session), n_past = ttx_session_pos(g->session);
+    if (n + 1 > n_ctx - n_past)
+        return ttx_fail(err, TTX_E_USAGE,
+                        "prompt: expected at most %u tokens (context %u, %u taken), found %zu; "
+                        "choose a larger -c",
+                        n_ctx - n_past ? n_ctx - n_past - 1 : 0, n_ctx, n_past, n);
+    for (size_t at = 0; at < n && !*g->interrupted;) {
+        size_t m = n - at < g->n_ubatch ? n - at : g->n_ubatch;
+        ttx_want want = at + m == n ? TTX_WANT_LAST : TTX_WANT_NONE;
+        int rc = ttx_session_eval(g->session, prompt + at, m, TTX_PROMPT, want, err);
+        if (rc) return rc;
+        at += m;
+        if (n > g->n_ubatch) show_progress(at, n);
+    }
+    for (size_t i = 0; i < n; i++) ttx_sampler_accept(g->sampler, prompt[i]);
+    return TTX_OK;
+}
+
+static bool emit(ttx_gen *g, const char *bytes, size_t n) {
+    return n == 0 || g->text(g->text_ctx, bytes, n);
+}
+
+static int decode_step(ttx_gen *g, int32_t token, ttx_err *err) {
+    uint64_t start = ttx_now_ns();
+    int rc = ttx_session_eval(g->session, &token, 1, TTX_EXACT, TTX_WANT_LAST, err);
+    double s = (double)(ttx_now_ns() - start) * 1e-9;
+    if (rc) return rc;
+    g->stats.step_ms[g->stats.decode_n++] = (float)(s * 1e3);
+    g->stats.decode_s += s;
+    return TTX_OK;
+}
+
+static int generate(ttx_gen *g, uint64_t start, ttx_err *err) {
+    const char *bytes;
+    for (int32_t made = 0;; made++) {
+        int32_t token;
+        g->stats.stop = TTX_STOP_INTERRUPT;
+        if (*g->interrupted) break;
+        g->stats.stop = TTX_STOP_COUNT;
+        if (made == g->n_predict) break;
+        int rc = ttx_sampler_draw(g->sampler, ttx_session_logits(g->session, 0), g->eog, g->n_eog,
+                                  &token, err);
+        if (rc) return rc;
+        if (!g->stats.n_tokens++) g->stats.ttft_s = (double)(ttx_now_ns() - start) * 1e-9;
+        ttx_sampler_accept(g->sampler, token);
+        g->pending = token;
+        g->stats.stop = TTX_STOP_EOG;
+        if (ttx_tok_is_eog(g->tok, token)) break;
+        size_t n = ttx_detok_feed(g->detok, token, &bytes);
+        if (!emit(g, bytes, n))
+            return ttx_fail(err, TTX_E_RUNTIME, "standard output: the reader has gone");
+        g->stats.stop = TTX_STOP_COUNT;
+        if (made + 1 == g->n_predict) break;
+        g->stats.stop = TTX_STOP_CONTEXT;
+        if (ttx_session_pos(g->session) == ttx_session_n_ctx(g->session)) break;
+        if ((rc = decode_step(g, token, err))) return rc;
+        g->pending = -1;
+    }
+    size_t n = ttx_detok_flush(g->detok, &bytes);
+    emit(g, bytes, n);
+    return TTX_OK;
+}
+
+int ttx_gen_turn(ttx_gen *g, const int32_t *prompt, size_t n, ttx_err *err) {
+    uint64_t start = ttx_now_ns();
+    int rc;
+    if (g->pending >= 0) { /* what the last turn ended with belongs to the history too */
+        if ((rc = decode_step(g, g->pending, err))) return rc;
+        g->pending = -1;
+    }
+    if ((rc = eval_prompt(g, prompt, n, err))) return rc;
+    g->stats.prompt_n += n;
+    g->stats.prompt_s += (double)(ttx_now_ns() - start) * 1e-9;
+    return generate(g, start, err);
+}
+
+static int ascending(const void *a, const void *b) {
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+float ttx_gen_quantile(ttx_gen_stats *s, double q) {
+    if (!s->decode_n) return 0;
+    qsort(s->step_ms, s->decode_n, sizeof *s->step_ms, ascending);
+    return s->step_ms[(size_t)(q * (double)(s->decode_n - 1) + 0.5)];
+}
