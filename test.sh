@@ -20,7 +20,7 @@ if ! echo 'int main(void) { return 0; }' |
 fi
 
 build build all -DCMAKE_BUILD_TYPE=Release -DTTX_TESTS=ON
-build build-asan all -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_COMPILER=clang \
+build build-asan all -DCMAKE_BUILD_TYPE=Release -DCMAKE_C_COMPILER=clang \
     -DTTX_SANITIZE=ON -DTTX_TESTS=ON
 
 say "the reference"

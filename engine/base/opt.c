@@ -6,7 +6,6 @@
 #include "opt_int.h"
 
 #include <ctype.h>
-#include <errno.h>
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
@@ -233,12 +232,10 @@ static int fail_number(const ttx_opt *o, const char *what, const char *text, ttx
 static int parse_whole(const ttx_opt *o, const char *text, int64_t lo, int64_t hi, int64_t *out,
                        ttx_err *err) {
     char *end;
-    errno = 0;
-    long long v = strtoll(text, &end, 10);
+    long long v = strtoll(text, &end, 10); /* saturates, far outside of lo..hi */
     bool number = end != text && !*end && !isspace((unsigned char)text[0]);
     bool ranged = !has_range(o) || ((double)v >= o->min && (double)v <= o->max);
-    if (!number || errno == ERANGE || v < lo || v > hi || !ranged)
-        return fail_number(o, "a whole number", text, err);
+    if (!number || v < lo || v > hi || !ranged) return fail_number(o, "a whole number", text, err);
     *out = v;
     return TTX_OK;
 }

@@ -157,7 +157,8 @@ static void test_errors(void) {
 
 static void test_numbers(void) {
     const char *whole = "run: option '-n': expects a whole number from -2 to 100000, got '%s'";
-    const char *bads[] = {"1x", "", "-3", "100001", "1.0", "0x10", "99999999999999999999", "nan"};
+    const char *bads[] = {"1x",  "",  "-3", "100001", "1.0", "0x10", "99999999999999999999",
+                          "nan", " 1"};
     for (size_t i = 0; i < sizeof bads / sizeof *bads; i++) {
         char *argv[] = {"-m", "x", "-n", (char *)bads[i]}, expected[128];
         snprintf(expected, sizeof expected, whole, bads[i]);
@@ -174,6 +175,7 @@ static void test_numbers(void) {
     BAD("--temp 1e39", "run: option '--temp': expects a number of at least 0, got '1e39'");
     BAD("--top-p 1.5", "run: option '--top-p': expects a number from 0 to 1, got '1.5'");
     BAD("--free 1e999", "run: option '--free': expects a number, got '1e999'");
+    BAD("--free 0x10", "run: option '--free': expects a number, got '0x10'");
     BAD("--free 1,5", "run: option '--free': expects a number, got '1,5'");
 }
 
@@ -239,8 +241,7 @@ static void test_documents(void) {
         "usage: ttx run -m FILE [options]\n",
         "\nModel:\n  -m, --model FILE         GGUF file (required)\n",
         "\nOthers:\n  --flag                   a flag\n",
-        "  -n, --predict, --n-predict N\n                           tokens (default: until the "
-        "end)\n",
+        "  -n, --predict, --n-predict N\n                           tokens (default: until",
         "  --temp T                 temperature (default: 0.8)\n",
         "KV type (default: f16)\n",
         "budget (default: 512M)\n",
