@@ -35,7 +35,7 @@ static const struct row {
 
     /* norms by whatever name, before the prefixes below */
     {"*_norm", NRM, ""},                {"*_norm_1", NRM, ""},
-    {"*_norm_2", NRM, ""},              {"norm_*", NRM, ""},
+    {"*_norm_2", NRM, ""},              {"*.norm", NRM, ""},
     {"*_norm_exps", NRM, ""},           {"nextn.enorm", NRM, ""},
     {"nextn.hnorm", NRM, ""},           {"*_ln", NRM, ""},
     {"ln1", NRM, ""},                   {"ln2", NRM, ""},
@@ -47,7 +47,6 @@ static const struct row {
     {"ffn_gate_inp_shexp", FFN, "shexp_gate"},
     {"ffn_gate_shexp", FFN, "gate"},    {"ffn_up_shexp", FFN, "up"},
     {"ffn_down_shexp", FFN, "down"},    {"ffn_gate_tid2eid", ROU, ""},
-    {"altup_router", ROU, ""},
 
     /* attention: latent, cross, linear, indexers */
     {"attn_o", ATT, "o"},               {"attn_out", ATT, "o"},

@@ -101,7 +101,7 @@ static bool parse_shard_name(const char *path, shard_name *name) {
     return true;
 }
 
-/* What a shard says of itself; count 0: it is no shard. */
+/* What a shard says of itself; count 0: it is no shard, other values -1: not said. */
 typedef struct split_keys {
     int64_t no, count, tensors;
 } split_keys;
@@ -112,20 +112,25 @@ static int64_t split_value(const gguf_part *p, const char *key) {
     return fits ? gguf_elem_i64(kv, 0) : -1;
 }
 
+/* The key must say 0..max. */
+static int bad_split(const gguf_part *p, const char *key, int64_t max, int64_t found,
+                     ttx_err *err) {
+    char path[GGUF_SHOW_PATH], text[24] = "none";
+    if (found >= 0) snprintf(text, sizeof text, "%lld", (long long)found);
+    return ttx_fail(err, TTX_E_MODEL, "%s: key '%s': expected an integer of 0..%lld, found %s",
+                    gguf_show_path(path, sizeof path, p->path), key, (long long)max, text);
+}
+
 static int read_split(const gguf_part *p, split_keys *k, ttx_err *err) {
     *k = (split_keys){.count = 0};
     if (!gguf_part_find(p, "split.count")) return 0;
-    char path[GGUF_SHOW_PATH];
-    gguf_show_path(path, sizeof path, p->path);
     k->count = split_value(p, "split.count");
     k->no = split_value(p, "split.no");
     k->tensors = split_value(p, "split.tensors.count");
     if (k->count < 0 || k->count > UINT16_MAX)
-        return ttx_fail(err, TTX_E_MODEL, "%s: key 'split.count': expected 0..65535, found %lld",
-                        path, (long long)k->count);
+        return bad_split(p, "split.count", UINT16_MAX, k->count, err);
     if (k->count > 1 && (k->no < 0 || k->no >= k->count))
-        return ttx_fail(err, TTX_E_MODEL, "%s: key 'split.no': expected 0..%lld, found %lld", path,
-                        (long long)k->count - 1, (long long)k->no);
+        return bad_split(p, "split.no", k->count - 1, k->no, err);
     return 0;
 }
 
@@ -160,6 +165,9 @@ static int add_shard(gguf_file *f, const shard_name *name, uint32_t i, const spl
     char shown[GGUF_SHOW_PATH];
     split_keys k;
     if ((rc = read_split(p, &k, err))) return rc;
+    if (k.count == 0)
+        return ttx_fail(err, TTX_E_MODEL, "%s: expected shard %u of %lld, found a whole model",
+                        gguf_show_path(shown, sizeof shown, p->path), i + 1, (long long)set->count);
     if (k.count != set->count || k.no != i)
         return ttx_fail(err, TTX_E_MODEL, "%s: expected shard %u of %lld, found %lld of %lld",
                         gguf_show_path(shown, sizeof shown, p->path), i + 1, (long long)set->count,

@@ -278,8 +278,9 @@ static int measure_gaps(gguf_cursor *c, const gguf_shard *s, gguf_tensor *tensor
 }
 
 static int place_tensors(gguf_cursor *c, gguf_file *f, gguf_part *p) {
-    gguf_tensor *t = f->tensors + p->first_tensor;
     uint32_t n = p->n_tensors;
+    if (n == 0) return 0;
+    gguf_tensor *t = f->tensors + p->first_tensor;
     bool sorted = true;
     c->section = "tensor";
     for (uint32_t i = 0; i < n; i++) {
