@@ -394,15 +394,25 @@ bool ttx_opt_wants_help(const ttx_command *cmd, int argc, char **argv) {
 
 enum { HELP_WIDTH = 80, HELP_COLUMN = 27 };
 
-/* Prints the n bytes of one line, of which `col` columns are taken already, in lines of at most
- * HELP_WIDTH; further ones start at `indent`. */
-static void print_line(const char *text, int n, int col, int indent, FILE *out) {
-    if (n && *text == ' ') { /* laid out by its author */
+/* Length of the paragraph that `text` starts with: up to an empty line or an indented one. A line
+ * that begins with a space is laid out by its author, and a paragraph of its own. */
+static int paragraph(const char *text) {
+    const char *p = text;
+    for (; *p; p++)
+        if (*p == '\n' && (p == text || *text == ' ' || !p[1] || p[1] == '\n' || p[1] == ' '))
+            break;
+    return (int)(p - text);
+}
+
+/* Fills the lines of one paragraph of n bytes; `col` columns of the first are taken already, the
+ * others start at `indent`. */
+static void print_paragraph(const char *text, int n, int col, int indent, FILE *out) {
+    if (n && *text == ' ') {
         fprintf(out, "%.*s", n, text);
         return;
     }
     const char *end = text + n;
-    for (const char *p = text; p < end; p += strspn(p, " ")) {
+    for (const char *p = text; p < end; p += strspn(p, " \n")) {
         int word = (int)strcspn(p, " \n");
         if (p > text && col + 1 + word > HELP_WIDTH) {
             fprintf(out, "\n%*s", indent, "");
@@ -420,8 +430,8 @@ static void print_line(const char *text, int n, int col, int indent, FILE *out) 
 /* Prints text whose first line starts at column `col` and the others at `indent`. */
 static void print_filled(const char *text, int col, int indent, FILE *out) {
     for (;;) {
-        size_t n = strcspn(text, "\n");
-        print_line(text, (int)n, col, indent, out);
+        int n = paragraph(text);
+        print_paragraph(text, n, col, indent, out);
         fputc('\n', out);
         text += n + (text[n] == '\n');
         if (!*text) break;

@@ -54,7 +54,7 @@ typedef struct ttx_command {
     const char *name;     /* "run" */
     const char *summary;  /* one line, imperative: "generate text" */
     const char *usage;    /* "ttx run -m FILE -p TEXT [options]" */
-    const char *about;    /* a paragraph or more: what it does, what it prints */
+    const char *about;    /* paragraphs: what it does, what it prints; indented lines are kept */
     const char *examples; /* lines "ttx ..." each with a "# comment" line above */
     const ttx_opt *options;
     size_t settings_size;

@@ -51,7 +51,7 @@ static int run_nothing(const void *s, ttx_err *err) {
 static const ttx_command cmd = {"run",
                                 "generate text",
                                 "ttx run -m FILE [options]",
-                                "Generates text.\n\n.It has a dotted line\n  and an indented one.",
+                                "Generates\ntext.\n\n.It has a dotted line\n  and an indented one.",
                                 "  # greet\n  ttx run -m a.gguf -p hi",
                                 options,
                                 sizeof(settings),
@@ -238,7 +238,8 @@ static void test_documents(void) {
     ttx_opt_man(&bare, "1.2.3", out);
     fclose(out);
     static const char *const wanted[] = {
-        "usage: ttx run -m FILE [options]\n",
+        "usage: ttx run -m FILE [options]\n\nGenerates text.\n\n.It",
+        "It has a dotted line\n  and an indented one.\n\nModel",
         "\nModel:\n  -m, --model FILE         GGUF file (required)\n",
         "\nOthers:\n  --flag                   a flag\n",
         "  -n, --predict, --n-predict N\n                           tokens (default: until",

@@ -1,5 +1,4 @@
 /* example.c -- libttx in use: `example MODEL PROMPT` prints the prompt and 32 tokens more. */
- */
 #include <stdio.h>
 #include <string.h>
 #include <ttx.h>
