@@ -85,9 +85,9 @@ static int generate(ttx_gen *g, uint64_t start, ttx_err *err) {
         if (rc) return rc;
         if (!g->stats.n_tokens++) g->stats.ttft_s = (double)(ttx_now_ns() - start) * 1e-9;
         ttx_sampler_accept(g->sampler, token);
-        g->pending = token;
         g->stats.stop = TTX_STOP_EOG;
-        if (ttx_tok_is_eog(g->tok, token)) break;
+        if (ttx_tok_is_eog(g->tok, token)) break; /* the next turn writes its own end of this one */
+        g->pending = token;
         size_t n = ttx_detok_feed(g->detok, token, &bytes);
         if (!emit(g, bytes, n))
             return ttx_fail(err, TTX_E_RUNTIME, "standard output: the reader has gone");

@@ -1,0 +1,390 @@
+/* cmd_run.c -- ttx run: a prompt in, text out.
+ *
+ * Generated text alone goes to standard output; what the run has to say goes to standard error, and
+ * to --log-file. Flags and defaults are llama.cpp's.
+ */
+#include "chat.h"
+#include "clock.h"
+#include "generate.h"
+#include "outfile.h"
+
+#include <cJSON.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+typedef struct settings {
+    ttx_engine_args engine;
+    const char *prompt, *file, *system, *json, *log_file;
+    int32_t n_predict, seed;
+    uint32_t n_batch;
+    ttx_sampler_settings sampler;
+    bool ignore_eos, escape, chat, interactive;
+} settings;
+
+enum { MAX_PROMPT = 1 << 30, MAX_LINE = 1 << 20 };
+
+/* All that one run holds; closed in one place. */
+typedef struct run_state {
+    const settings *set;
+    FILE *log;
+    ttx_engine e;
+    ttx_tokenizer *tok;
+    ttx_session *session;
+    ttx_sampler *sampler;
+    ttx_detok *detok;
+    ttx_chat_format chat;
+    bool first_turn;
+    ttx_gen gen;
+} run_state;
+
+/* Set by Ctrl-C; the one thing that a signal handler may touch. */
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int sig) {
+    interrupted = 1;
+    signal(sig, SIG_DFL); /* a second one ends the program at once */
+}
+
+static void __attribute__((format(printf, 2, 3))) say(run_state *r, const char *format, ...) {
+    FILE *to[] = {stderr, r->log};
+    for (int i = 0; i < 2; i++) {
+        if (!to[i]) continue;
+        va_list ap;
+        va_start(ap, format);
+        fputs("ttx: ", to[i]);
+        vfprintf(to[i], format, ap);
+        fputc('\n', to[i]);
+        va_end(ap);
+    }
+}
+
+/* ---- the prompt ---- */
+
+static int hex(char c) {
+    return c >= '0' && c <= '9'                 ? c - '0'
+           : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10
+                                                : -1;
+}
+
+/* Replaces \n \r \t \' \" \\ \xHH in place; anything else stays as it is. Returns the new length.
+ */
+static size_t unescape(char *s, size_t n) {
+    static const char from[] = "nrt'\"\\", to[] = "\n\r\t'\"\\";
+    size_t out = 0;
+    for (size_t i = 0; i < n; i++) {
+        const char *known = s[i] == '\\' && i + 1 < n ? strchr(from, s[i + 1]) : NULL;
+        if (known && *known) {
+            s[out++] = to[known - from];
+            i++;
+        } else if (s[i] == '\\' && i + 3 < n && s[i + 1] == 'x' && hex(s[i + 2]) >= 0 &&
+                   hex(s[i + 3]) >= 0) {
+            s[out++] = (char)(hex(s[i + 2]) * 16 + hex(s[i + 3]));
+            i += 3;
+        } else {
+            s[out++] = s[i];
+        }
+    }
+    s[out] = 0;
+    return out;
+}
+
+/* The text of -p or -f; the caller frees. */
+static int read_prompt(const settings *set, char **text, size_t *n, ttx_err *err) {
+    if (set->prompt && set->file)
+        return ttx_fail(err, TTX_E_USAGE, "prompt: expected one of -p and -f, found both");
+    if (set->file) {
+        int rc = ttx_read_file(set->file, MAX_PROMPT, text, n, err);
+        if (rc) return rc;
+        if (*n && (*text)[*n - 1] == '\n') (*text)[--*n] = 0; /* as llama.cpp does */
+    } else {
+        *text = strdup(set->prompt ? set->prompt : "");
+        if (!*text) return ttx_fail_nomem(err, "prompt", 1);
+        *n = strlen(*text);
+    }
+    if (set->escape) *n = unescape(*text, *n);
+    return TTX_OK;
+}
+
+/* ---- turns ---- */
+
+/* Renders (with --chat) and tokenizes one user message, and lets the model answer. */
+static int take_turn(run_state *r, const char *text, size_t n, ttx_err *err) {
+    char *rendered = NULL;
+    int32_t *ids = NULL;
+    size_t n_ids = 0;
+    int rc = TTX_OK;
+    unsigned flags = TTX_TOK_PARSE_SPECIAL | (r->first_turn ? TTX_TOK_ADD_SPECIAL : 0);
+    if (r->set->chat) {
+        rc = ttx_chat_turn(r->chat, r->first_turn ? r->set->system : NULL, text, n, r->first_turn,
+                           &rendered, err);
+        if (rc) return rc;
+        text = rendered;
+        n = strlen(rendered);
+    }
+    rc = ttx_tokenize(r->tok, text, n, flags, &ids, &n_ids, err);
+    if (!rc) rc = ttx_gen_turn(&r->gen, ids, n_ids, err);
+    r->first_turn = false;
+    free(ids);
+    free(rendered);
+    return rc;
+}
+
+/* Turns from standard input until it ends, a Ctrl-C, or the end of the context. */
+static int converse(run_state *r, ttx_err *err) {
+    char *line = NULL;
+    size_t cap = 0;
+    int rc = TTX_OK;
+    while (!rc && !interrupted && r->gen.stats.stop != TTX_STOP_CONTEXT) {
+        if (isatty(STDIN_FILENO)) fputs("\n> ", stderr);
+        ssize_t n = getline(&line, &cap, stdin);
+        if (n < 0) break;
+        while (n && (line[n - 1] == '\n' || line[n - 1] == '\r')) line[--n] = 0;
+        if (n) rc = take_turn(r, line, (size_t)n, err);
+    }
+    free(line);
+    return rc;
+}
+
+static bool put_text(void *ctx, const char *bytes, size_t n) {
+    (void)ctx;
+    return fwrite(bytes, 1, n, stdout) == n && fflush(stdout) == 0;
+}
+
+/* ---- opening ---- */
+
+static int open_generator(run_state *r, ttx_err *err) {
+    const settings *set = r->set;
+    ttx_sampler_settings sampler = set->sampler;
+    sampler.seed = (uint32_t)set->seed;
+    if (set->seed < 0 && getrandom(&sampler.seed, sizeof sampler.seed, 0) < 0)
+        sampler.seed = (uint32_t)ttx_now_ns();
+    int rc = ttx_sampler_open(&r->sampler, &sampler, r->e.model->hp.n_vocab,
+                              ttx_session_n_ctx(r->session), err);
+    if (!rc) rc = ttx_detok_new(&r->detok, r->tok, 0, err);
+    if (rc) return rc;
+    r->gen = (ttx_gen){
+        .tok = r->tok,
+        .session = r->session,
+        .sampler = r->sampler,
+        .detok = r->detok,
+        .n_vocab = r->e.model->hp.n_vocab,
+        .n_ubatch = set->engine.n_ubatch < set->n_batch ? set->engine.n_ubatch : set->n_batch,
+        .n_predict = set->n_predict,
+        .ignore_eos = set->ignore_eos,
+        .interrupted = &interrupted,
+        .text = put_text,
+    };
+    return ttx_gen_open(&r->gen, err);
+}
+
+static void describe(run_state *r) {
+    ttx_session_memory m = ttx_session_memory_used(r->session);
+    static const char *const modes[] = {"mmap", "mlock", "none"};
+    say(r, "%s: %s, %.1f MiB of weights; %s kernels, %d threads, context %u", gguf_path(r->e.file),
+        r->e.model->arch->name, (double)ttx_model_bytes(r->e.model) / (1 << 20),
+        ttx_isa_name(r->e.rt.isa), ttx_pool_threads(r->e.rt.pool), ttx_session_n_ctx(r->session));
+    if (r->set->engine.verbose)
+        say(r, "memory: weights %s; KV cache %.1f MiB, buffers %.1f MiB, scratch %.1f MiB",
+            modes[ttx_residency_mode(r->e.rt.residency)], (double)m.kv / (1 << 20),
+            (double)m.buffers / (1 << 20), (double)m.scratch / (1 << 20));
+}
+
+static int open_all(run_state *r, ttx_err *err) {
+    const settings *set = r->set;
+    if (set->log_file && !(r->log = fopen(set->log_file, "ae")))
+        return ttx_fail(err, TTX_E_RUNTIME, "%s: cannot open: %s", set->log_file, strerror(errno));
+    int rc = ttx_engine_open(&r->e, &set->engine, err);
+    if (!rc) rc = ttx_tokenizer_load(&r->tok, r->e.file, err);
+    if (!rc && set->chat) rc = ttx_chat_detect(&r->chat, r->e.file, err);
+    if (!rc) rc = ttx_engine_session(&r->e, &set->engine, 1, &r->session, err);
+    if (!rc) rc = open_generator(r, err);
+    return rc;
+}
+
+/* ---- the summary ---- */
+
+static double per_second(size_t n, double s) {
+    return s > 0 ? (double)n / s : 0;
+}
+
+static uint64_t peak_rss(void) {
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+    return (uint64_t)u.ru_maxrss * 1024;
+}
+
+static const char *stop_name(ttx_stop stop) {
+    static const char *const names[] = {"end of text", "count", "context", "interrupt"};
+    return names[stop];
+}
+
+static void summarise(run_state *r) {
+    const ttx_gen_stats *g = &r->gen.stats;
+    if (g->stop == TTX_STOP_CONTEXT)
+        say(r, "the context of %u tokens is full; choose a larger -c",
+            ttx_session_n_ctx(r->session));
+    say(r,
+        "load %.3f s | prompt %zu tokens, %.2f t/s | decode %zu tokens, %.2f t/s | peak memory "
+        "%.1f MiB",
+        r->e.load_s, g->prompt_n, per_second(g->prompt_n, g->prompt_s), g->decode_n,
+        per_second(g->decode_n, g->decode_s), (double)peak_rss() / (1 << 20));
+}
+
+static int write_json(run_state *r, ttx_err *err) {
+    ttx_gen_stats *g = &r->gen.stats;
+    ttx_outfile out;
+    int rc = ttx_outfile_open(&out, r->set->json, err);
+    if (rc) return rc;
+    cJSON *o = cJSON_CreateObject();
+    cJSON_AddStringToObject(o, "model", gguf_path(r->e.file));
+    cJSON_AddStringToObject(o, "architecture", r->e.model->arch->name);
+    cJSON_AddStringToObject(o, "isa", ttx_isa_name(r->e.rt.isa));
+    cJSON_AddNumberToObject(o, "n_threads", ttx_pool_threads(r->e.rt.pool));
+    cJSON_AddNumberToObject(o, "n_ctx", ttx_session_n_ctx(r->session));
+    cJSON_AddNumberToObject(o, "model_bytes", (double)ttx_model_bytes(r->e.model));
+    cJSON_AddNumberToObject(o, "load_s", r->e.load_s);
+    cJSON_AddNumberToObject(o, "ttft_s", g->ttft_s);
+    cJSON_AddNumberToObject(o, "prompt_n", (double)g->prompt_n);
+    cJSON_AddNumberToObject(o, "prompt_s", g->prompt_s);
+    cJSON_AddNumberToObject(o, "prompt_tps", per_second(g->prompt_n, g->prompt_s));
+    cJSON_AddNumberToObject(o, "decode_n", (double)g->decode_n);
+    cJSON_AddNumberToObject(o, "decode_s", g->decode_s);
+    cJSON_AddNumberToObject(o, "decode_tps", per_second(g->decode_n, g->decode_s));
+    cJSON_AddNumberToObject(o, "decode_ms_p50", ttx_gen_quantile(g, 0.5));
+    cJSON_AddNumberToObject(o, "decode_ms_p95", ttx_gen_quantile(g, 0.95));
+    cJSON_AddNumberToObject(o, "decode_ms_p99", ttx_gen_quantile(g, 0.99));
+    cJSON_AddNumberToObject(o, "generated_n", (double)g->n_tokens);
+    cJSON_AddStringToObject(o, "stop", stop_name(g->stop));
+    cJSON_AddNumberToObject(o, "peak_rss_bytes", (double)peak_rss());
+    char *text = cJSON_Print(o);
+    cJSON_Delete(o);
+    if (!text) rc = ttx_fail_nomem(err, "summary as JSON", 4096);
+    if (text) fprintf(out.f, "%s\n", text);
+    free(text);
+    return ttx_outfile_close(&out, rc, err);
+}
+
+/* ---- the command ---- */
+
+static int run_prompt(run_state *r, const char *prompt, size_t n, ttx_err *err) {
+    const settings *set = r->set;
+    describe(r);
+    signal(SIGINT, on_interrupt);
+    int rc = n ? take_turn(r, prompt, n, err) : TTX_OK;
+    if (!rc && set->interactive) rc = converse(r, err);
+    if (r->gen.stats.n_tokens && isatty(STDOUT_FILENO)) fputc('\n', stdout);
+    if (!rc) summarise(r);
+    if (!rc && set->json) rc = write_json(r, err);
+    return rc ? rc : interrupted ? TTX_E_INTERRUPTED : TTX_OK;
+}
+
+static int run(const void *arg, ttx_err *err) {
+    const settings *set = arg;
+    run_state r = {.set = set, .first_turn = true};
+    char *prompt = NULL;
+    size_t n = 0;
+    int rc = read_prompt(set, &prompt, &n, err);
+    if (!rc && !n && !set->interactive)
+        rc = ttx_fail(err, TTX_E_USAGE,
+                      "prompt: expected text, found none (give -p TEXT, -f FILE or -i)");
+    if (!rc && set->system && !set->chat)
+        rc = ttx_fail(err, TTX_E_USAGE,
+                      "-sys: expected --chat with it, since only a chat format "
+                      "has a place for a system message");
+    if (!rc) rc = open_all(&r, err);
+    if (!rc) rc = run_prompt(&r, prompt, n, err);
+    ttx_gen_close(&r.gen);
+    ttx_detok_free(r.detok);
+    ttx_sampler_close(r.sampler);
+    ttx_session_close(r.session);
+    ttx_tokenizer_free(r.tok);
+    ttx_engine_close(&r.e);
+    if (r.log) fclose(r.log);
+    free(prompt);
+    return rc;
+}
+
+static void defaults(void *arg) {
+    settings *s = arg;
+    ttx_engine_args_defaults(&s->engine);
+    s->sampler = ttx_sampler_default_settings();
+    s->n_predict = -1;
+    s->seed = -1;
+    s->n_batch = 2048;
+    s->escape = true;
+}
+
+#define RUN(field) offsetof(settings, field)
+static const ttx_opt options[] = {
+    TTX_OPT_MODEL,
+    {"-p, --prompt", OPT_STR, RUN(prompt), "TEXT", "what to continue", .group = "Prompt"},
+    {"-f, --file", OPT_STR, RUN(file), "FILE", "read the prompt from a file"},
+    {"-e, --escape", OPT_FLAG, RUN(escape), .help = "process \\n, \\t, \\xHH ... in the prompt"},
+    {"--no-escape", OPT_UNFLAG, RUN(escape), .help = "take the prompt as it is"},
+    {"--chat", OPT_FLAG, RUN(chat), .help = "put the prompt into the model's chat format"},
+    {"-sys, --system-prompt", OPT_STR, RUN(system), "TEXT", "system message, with --chat"},
+    {"-i, --interactive", OPT_FLAG, RUN(interactive),
+     .help = "go on with turns typed on the terminal"},
+    {"-n, --predict, --n-predict", OPT_INT, RUN(n_predict), "N", "tokens to generate", .min = -1,
+     .max = INT32_MAX, .shown_default = "until the model or the context ends",
+     .group = "Generation"},
+    {"-s, --seed", OPT_INT, RUN(seed), "N", "seed of the random draws", .min = -1, .max = INT32_MAX,
+     .shown_default = "random"},
+    {"--temp", OPT_FLOAT, RUN(sampler.temp), "T", "temperature; 0 takes the most probable token",
+     .min = -1e6, .max = 1e6},
+    {"--top-k", OPT_INT, RUN(sampler.top_k), "K", "draw from the K best; 0: from all", .min = -1,
+     .max = INT32_MAX},
+    {"--top-p", OPT_FLOAT, RUN(sampler.top_p), "P",
+     "draw from the fewest whose probabilities reach P; 1: off", .min = 0, .max = 1},
+    {"--min-p", OPT_FLOAT, RUN(sampler.min_p), "P",
+     "draw from those at least P times as probable as the best; 0: off", .min = 0, .max = 1},
+    {"--repeat-penalty", OPT_FLOAT, RUN(sampler.repeat_penalty), "X",
+     "make recent tokens less likely; 1: off", .min = 1e-6, .max = 1e6},
+    {"--repeat-last-n", OPT_INT, RUN(sampler.repeat_last_n), "N",
+     "how many tokens are recent; -1: the whole context", .min = -1, .max = INT32_MAX},
+    {"--ignore-eos", OPT_FLAG, RUN(ignore_eos), .help = "never end the text"},
+    {"-b, --batch-size", OPT_U32, RUN(n_batch), "N", "most tokens of a prompt taken at once",
+     .min = 1, .max = 1 << 16, .group = "Engine"},
+    TTX_OPTS_ENGINE,
+    {"--json", OPT_STR, RUN(json), "FILE", "write the summary as JSON", .group = "Output"},
+    {"--log-file", OPT_STR, RUN(log_file), "FILE", "append what is said on stderr to a file"},
+    {"-ngl, --gpu-layers, --n-gpu-layers", OPT_IGNORED1, .arg = "N", .help = "there is no GPU here",
+     .group = "Accepted for llama.cpp command lines, without effect"},
+    {"-ot, --override-tensor", OPT_IGNORED1, .arg = "PATTERN", .help = "no tensor is moved"},
+    {"-ncmoe, --n-cpu-moe", OPT_IGNORED1, .arg = "N", .help = "all experts are on the CPU"},
+    {"-fa, --flash-attn", OPT_IGNORED1, .arg = "on|off|auto", .help = "attention is always fused"},
+    {"-fit, --fit", OPT_IGNORED1, .arg = "on|off", .help = "see -c"},
+    {"-lv, --verbosity", OPT_IGNORED1, .arg = "N", .help = "see -v"},
+    {"-nr, --no-repack", OPT_IGNORED, .help = "weights are never repacked"},
+    {"--no-warmup", OPT_IGNORED, .help = "there is no warm-up"},
+    {"-cnv, --conversation", OPT_IGNORED, .help = "see --chat and -i"},
+    {"-no-cnv, --no-conversation", OPT_IGNORED, .help = "that is how ttx runs without --chat"},
+    {"-st, --single-turn", OPT_IGNORED, .help = "that is how ttx runs without -i"},
+    {"--jinja", OPT_IGNORED, .help = "see --chat"},
+    {.kind = OPT_END},
+};
+
+const ttx_command ttx_cmd_run = {
+    .name = "run",
+    .summary = "generate text",
+    .usage = "ttx run -m FILE -p TEXT [options]",
+    .about =
+        "Continues a prompt. The generated text alone goes to standard output; everything else,\n"
+        "with a summary of times and memory at the end, to standard error. Ctrl-C stops the\n"
+        "text and still prints the summary (exit code 130).",
+    .examples =
+        "  # continue a text\n  ttx run -m model.gguf -p \"The capital of France is\" -n 32\n"
+        "  # ask a chat model\n  ttx run -m model.gguf --chat -p \"Why is the sky blue?\"\n"
+        "  # talk with it\n  ttx run -m model.gguf --chat -i -sys \"Answer briefly.\"\n"
+        "  # the same words every time, figures to a file\n"
+        "  ttx run -m model.gguf -p \"Once\" -n 64 --temp 0 --json run.json",
+    .options = options,
+    .settings_size = sizeof(settings),
+    .defaults = defaults,
+    .run = run,
+};
