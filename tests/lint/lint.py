@@ -113,6 +113,7 @@ def includes(tree):
             yield f"{file}: belongs to no folder that tests/lint/lint.py knows"
             continue
         for name in re.findall(r'^\s*#\s*include\s+"([^"]+)"', without_comments(tree.text(file)), re.M):
+            name = Path(name).name
             home = homes.get(name)
             if home is None:
                 yield f'{file}: includes "{name}", which no folder has'
