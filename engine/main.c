@@ -14,22 +14,7 @@ extern const ttx_command ttx_cmd_run, ttx_cmd_eval, ttx_cmd_tokenize, ttx_cmd_gg
     ttx_cmd_plan;
 
 static const ttx_command *const commands[] = {
-#ifdef TTX_HAVE_cmd_run
-    &ttx_cmd_run,
-#endif
-#ifdef TTX_HAVE_cmd_eval
-    &ttx_cmd_eval,
-#endif
-#ifdef TTX_HAVE_cmd_tokenize
-    &ttx_cmd_tokenize,
-#endif
-#ifdef TTX_HAVE_cmd_dump
-    &ttx_cmd_gguf_dump,
-#endif
-#ifdef TTX_HAVE_cmd_plan
-    &ttx_cmd_plan,
-#endif
-    NULL,
+    &ttx_cmd_run, &ttx_cmd_eval, &ttx_cmd_tokenize, &ttx_cmd_gguf_dump, &ttx_cmd_plan, NULL,
 };
 
 /* Commands about commands: they take a name, not options, and main runs them itself. */
