@@ -39,7 +39,7 @@ static const chat_style styles[] = {
                 "medium\n\n# Valid channels: analysis, commentary, final. Channel must be included "
                 "for every message.<|end|>",
      .sys_before = "<|start|>developer<|message|># Instructions\n\n",
-     .sys_after = "\n\n<|end|>",
+     .sys_after = "<|end|>",
      .user_before = "<|start|>user<|message|>",
      .user_after = "<|end|><|start|>assistant",
      .close = "<|end|>"},

@@ -28,10 +28,12 @@ typedef struct tok_str {
     uint32_t n;
 } tok_str;
 
-/* Open addressing, linear probing; the table is at most half full. */
+/* Open addressing, linear probing; the table is at most half full. Texts of up to 8 bytes, most of
+ * a vocabulary, are compared without leaving the slot. */
 typedef struct tok_slot {
-    uint32_t tag; /* part of the hash */
-    int32_t id;   /* -1: empty */
+    uint64_t head; /* the first 8 bytes, zeros after a shorter text */
+    uint32_t tag;  /* length, and part of the hash */
+    int32_t id;    /* -1: empty */
 } tok_slot;
 
 typedef struct tok_pair {

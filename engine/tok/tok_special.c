@@ -31,15 +31,15 @@ static const role roles[] = {
     {"tokenizer.ggml.fim_pre_token_id",
      false,
      {"<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>", "<｜fim▁begin｜>", "<PRE>", "▁<PRE>",
-      "<|code_prefix|>"}},
+      "<|code_prefix|>", "<|prefix|>"}},
     {"tokenizer.ggml.fim_suf_token_id",
      false,
      {"<|fim_suffix|>", "<fim-suffix>", "<fim_suffix>", "<｜fim▁hole｜>", "<SUF>", "▁<SUF>",
-      "<|code_suffix|>"}},
+      "<|code_suffix|>", "<|suffix|>"}},
     {"tokenizer.ggml.fim_mid_token_id",
      false,
      {"<|fim_middle|>", "<fim-middle>", "<fim_middle>", "<｜fim▁end｜>", "<MID>", "▁<MID>",
-      "<|code_middle|>"}},
+      "<|code_middle|>", "<|middle|>"}},
     {"tokenizer.ggml.fim_pad_token_id",
      true,
      {"<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"}},
@@ -56,16 +56,23 @@ static const char *const eog_texts[] = {
     "<|end|>",
     "<|return|>",
     "<|call|>",
+    "<|flush|>",
+    "<|calls|>",
     "<end_of_turn>",
     "<|endoftext|>",
+    "</s>",
     "<|eom_id|>",
     "<EOT>",
     "_<EOT>",
     "[EOT]",
-    "<|end_of_text|>",
     "[EOS]",
+    "<|end_of_text|>",
     "<end_of_utterance>",
+    "<eos>",
+    "<turn|>",
+    "<|tool_response>",
     "<｜end▁of▁sentence｜>",
+    "[e~[",
 };
 
 /* Harmony's frame: part of what the model says, so recognised and shown always. */
@@ -105,6 +112,10 @@ static int assign_roles(ttx_tokenizer *t, const gguf_file *f, ttx_err *err) {
     return TTX_OK;
 }
 
+static bool has(const ttx_tokenizer *t, const char *text) {
+    return tok_lookup_z(t, text) >= 0;
+}
+
 static void assign_texts(ttx_tokenizer *t) {
     for (size_t i = 0; i < COUNT(eog_texts); i++) {
         int32_t id = tok_lookup_z(t, eog_texts[i]);
@@ -116,9 +127,12 @@ static void assign_texts(ttx_tokenizer *t) {
     }
     if (t->eos >= 0) t->attr[t->eos] |= TOK_EOG;
     /* Harmony again: <|end|> ends a message, <|return|> and <|call|> the turn. */
+    bool call = has(t, "<|call|>") || has(t, "<|calls|>");
     int32_t end = tok_lookup_z(t, "<|end|>");
-    if (end >= 0 && tok_lookup_z(t, "<|return|>") >= 0 && tok_lookup_z(t, "<|call|>") >= 0)
-        t->attr[end] = TOK_USER;
+    if (end >= 0 && call && (has(t, "<|return|>") || has(t, "<|flush|>"))) t->attr[end] = TOK_USER;
+    /* Where <|tool_response> is, </s> is markup. */
+    int32_t s = tok_lookup_z(t, "</s>");
+    if (s >= 0 && has(t, "<|tool_response>")) t->attr[s] = TOK_NORMAL;
 }
 
 /* BOS, EOS and whether they are added. The defaults are those of the original LLaMA and of GPT-2's

@@ -355,19 +355,19 @@ static size_t rule_deepseek3(const tok_chars *c, size_t p, size_t end) {
 /* Names as llama.cpp knows them. */
 static const tok_split splits[] = {
     {.names = "default", .rule = {rule_default_signs, rule_gpt2, rule_digits, rule_ascii_digits3}},
-    {.names = "llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2",
+    {.names = "llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano",
      .rule = {rule_llama3},
      .ignore_merges = true,
      .add_bos = true},
     {.names = "dbrx smaug-bpe", .rule = {rule_llama3}},
     {.names = "glm4 chatglm-bpe", .rule = {rule_llama3}, .no_bos = true},
-    {.names = "qwen2 deepseek-r1-qwen kormo megrez stablelm2 hunyuan solar-open grok-2",
+    {.names = "qwen2 deepseek-r1-qwen kormo f2llmv2 megrez stablelm2 hunyuan solar-open grok-2",
      .rule = {rule_qwen2}},
     {.names = "gpt-2 phi-2 gigachat a.x-4.0 mellum mpt olmo jais trillion granite-docling exaone4",
      .rule = {rule_gpt2}},
     {.names = "smollm starcoder refact command-r codeshell exaone minerva-7b mellum2",
      .rule = {rule_digit, rule_gpt2}},
-    {.names = "gpt-4o llama4 kanana2 minimax-m2", .rule = {rule_gpt4o}},
+    {.names = "gpt-4o llama4 kanana2 talkie minimax-m2", .rule = {rule_gpt4o}},
     {.names = "tekken", .rule = {rule_tekken}, .ignore_merges = true, .add_bos = true},
     {.names = "falcon", .rule = {rule_falcon_signs, rule_gpt2, rule_ascii_digits3}},
     {.names = "deepseek-llm",
@@ -376,7 +376,7 @@ static const tok_split splits[] = {
     {.names = "deepseek-coder",
      .rule = {rule_newline, rule_space_letters, rule_space_puncts, rule_deepseek_blocks,
               rule_digit}},
-    {.names = "deepseek-v3 hunyuan-dense joyai-llm",
+    {.names = "deepseek-v3 hunyuan-dense joyai-llm hy_v4",
      .rule = {rule_digits3, rule_han_and_kana, rule_deepseek3}},
 };
 

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_TOKEN_BYTES = 1 << 16 };
+enum { MAX_TOKEN_BYTES = UINT16_MAX }; /* the room for it in tok_slot.tag */
 
 static uint64_t mix(uint64_t h) {
     h *= 0x9E3779B97F4A7C15u;
@@ -34,15 +34,26 @@ static uint64_t hash_pair(int32_t left, int32_t right) {
     return mix((uint64_t)(uint32_t)left << 32 | (uint32_t)right);
 }
 
-int32_t tok_lookup(const ttx_tokenizer *t, const char *s, size_t n) {
-    uint64_t h = hash_bytes(s, n);
-    for (uint64_t i = h & t->slot_mask;; i = (i + 1) & t->slot_mask) {
-        const tok_slot *slot = &t->slots[i];
-        if (slot->id < 0) return -1;
-        if (slot->tag != (uint32_t)(h >> 32)) continue;
-        const tok_str *text = &t->text[slot->id];
-        if (text->n == n && memcmp(text->s, s, n) == 0) return slot->id;
+/* The slot of a text that is nowhere in the table yet, but for its id. */
+static tok_slot slot_of(const char *s, size_t n, uint64_t hash) {
+    tok_slot slot = {.tag = (uint32_t)n << 16 | (uint32_t)(hash >> 48), .id = -1};
+    memcpy(&slot.head, s, n < 8 ? n : 8);
+    return slot;
+}
+
+/* Where the text s[0..n) is in the table, or the empty slot where it belongs. */
+static tok_slot *find_slot(const ttx_tokenizer *t, const char *s, size_t n, uint64_t hash) {
+    tok_slot key = slot_of(s, n, hash);
+    for (uint64_t i = hash & t->slot_mask;; i = (i + 1) & t->slot_mask) {
+        tok_slot *slot = &t->slots[i];
+        if (slot->id < 0) return slot;
+        if (slot->head != key.head || slot->tag != key.tag) continue;
+        if (n <= 8 || memcmp(t->text[slot->id].s + 8, s + 8, n - 8) == 0) return slot;
     }
+}
+
+int32_t tok_lookup(const ttx_tokenizer *t, const char *s, size_t n) {
+    return n > t->max_len ? -1 : find_slot(t, s, n, hash_bytes(s, n))->id;
 }
 
 int32_t tok_lookup_z(const ttx_tokenizer *t, const char *s) {
@@ -52,14 +63,11 @@ int32_t tok_lookup_z(const ttx_tokenizer *t, const char *s) {
 /* Adds token `id` to the table, unless an earlier one has its text. */
 static void insert_text(ttx_tokenizer *t, int32_t id) {
     const tok_str *text = &t->text[id];
-    uint64_t h = hash_bytes(text->s, text->n), i = h & t->slot_mask;
-    for (; t->slots[i].id >= 0; i = (i + 1) & t->slot_mask) {
-        const tok_str *other = &t->text[t->slots[i].id];
-        if (t->slots[i].tag == (uint32_t)(h >> 32) && other->n == text->n &&
-            memcmp(other->s, text->s, text->n) == 0)
-            return;
-    }
-    t->slots[i] = (tok_slot){.tag = (uint32_t)(h >> 32), .id = id};
+    uint64_t h = hash_bytes(text->s, text->n);
+    tok_slot *slot = find_slot(t, text->s, text->n, h);
+    if (slot->id >= 0) return;
+    *slot = slot_of(text->s, text->n, h);
+    slot->id = id;
 }
 
 /* A power of two, at least twice n. */
@@ -189,26 +197,64 @@ int tok_load_vocab(ttx_tokenizer *t, const gguf_file *f, ttx_err *err) {
 
 /* ---- merges ---- */
 
-static void insert_pair(ttx_tokenizer *t, tok_pair pair) {
-    uint64_t i = hash_pair(pair.left, pair.right) & t->pair_mask;
-    for (; t->pairs[i].left >= 0; i = (i + 1) & t->pair_mask)
-        if (t->pairs[i].left == pair.left && t->pairs[i].right == pair.right) return;
-    t->pairs[i] = pair;
+/* A merge being looked up: "left right", and the hashes of left, right and both joined. */
+typedef struct merge {
+    const char *s;
+    size_t n, n_left; /* n_left 0: not a merge */
+    uint64_t hash[3];
+    tok_pair pair; /* left < 0: not of tokens */
+} merge;
+
+/* Merges looked up together: long enough that memory fetched for the first has come when the last
+ * has been asked for. Three or four misses a merge are nearly all of the time to load. */
+enum { BATCH = 32 };
+
+static size_t join(const merge *m, char joined[2 * MAX_TOKEN_BYTES]) {
+    memcpy(joined, m->s, m->n_left);
+    memcpy(joined + m->n_left, m->s + m->n_left + 1, m->n - m->n_left - 1);
+    return m->n - 1;
 }
 
-/* "left right" to ids. False if there is no space after the first byte, or a part is no token. */
-static bool read_merge(const ttx_tokenizer *t, gguf_str s, tok_pair *pair) {
+static void start_merge(const ttx_tokenizer *t, gguf_str s, merge *m) {
     char joined[2 * MAX_TOKEN_BYTES];
-    if (s.n < 3 || s.n > sizeof joined) return false;
-    const char *space = memchr(s.s + 1, ' ', s.n - 1);
-    if (!space) return false;
-    size_t n_left = (size_t)(space - s.s), n_right = s.n - n_left - 1;
-    pair->left = tok_lookup(t, s.s, n_left);
-    pair->right = tok_lookup(t, space + 1, n_right);
-    memcpy(joined, s.s, n_left);
-    memcpy(joined + n_left, space + 1, n_right);
-    pair->merged = tok_lookup(t, joined, s.n - 1);
-    return pair->left >= 0 && pair->right >= 0 && pair->merged >= 0;
+    const char *space = s.n < 3 || s.n > t->max_len + 1 ? NULL : memchr(s.s + 1, ' ', s.n - 1);
+    m->n_left = 0;
+    if (!space) return;
+    m->s = s.s;
+    m->n = s.n;
+    m->n_left = (size_t)(space - s.s);
+    m->hash[0] = hash_bytes(s.s, m->n_left);
+    m->hash[1] = hash_bytes(space + 1, m->n - m->n_left - 1);
+    m->hash[2] = hash_bytes(joined, join(m, joined));
+    for (int i = 0; i < 3; i++) __builtin_prefetch(&t->slots[m->hash[i] & t->slot_mask]);
+}
+
+static void look_up_merge(const ttx_tokenizer *t, merge *m) {
+    char joined[2 * MAX_TOKEN_BYTES];
+    m->pair.left = -1;
+    if (!m->n_left) return;
+    size_t n_joined = join(m, joined);
+    int32_t left = find_slot(t, m->s, m->n_left, m->hash[0])->id;
+    m->pair.right = find_slot(t, m->s + m->n_left + 1, m->n - m->n_left - 1, m->hash[1])->id;
+    m->pair.merged = find_slot(t, joined, n_joined, m->hash[2])->id;
+    if (left < 0 || m->pair.right < 0 || m->pair.merged < 0) return;
+    m->pair.left = left;
+    __builtin_prefetch(&t->pairs[hash_pair(left, m->pair.right) & t->pair_mask]);
+}
+
+/* The pair's place, or the empty one where it belongs. */
+static tok_pair *find_pair(const ttx_tokenizer *t, int32_t left, int32_t right) {
+    uint64_t i = hash_pair(left, right) & t->pair_mask;
+    while (t->pairs[i].left >= 0 && (t->pairs[i].left != left || t->pairs[i].right != right))
+        i = (i + 1) & t->pair_mask;
+    return &t->pairs[i];
+}
+
+/* A pair that occurs twice keeps its first rank. */
+static void insert_merge(const ttx_tokenizer *t, const merge *m) {
+    if (m->pair.left < 0) return;
+    tok_pair *place = find_pair(t, m->pair.left, m->pair.right);
+    if (place->left < 0) *place = m->pair;
 }
 
 int tok_load_merges(ttx_tokenizer *t, const gguf_file *f, ttx_err *err) {
@@ -225,16 +271,20 @@ int tok_load_merges(ttx_tokenizer *t, const gguf_file *f, ttx_err *err) {
     if (!t->pairs) return ttx_fail_nomem(err, "merges", size * sizeof *t->pairs);
     t->pair_mask = size - 1;
     for (uint64_t i = 0; i < size; i++) t->pairs[i].left = -1;
-    for (uint32_t rank = 0; rank < merges->n; rank++) {
-        tok_pair pair = {.rank = rank};
-        if (read_merge(t, gguf_next_str(merges, &pos), &pair)) insert_pair(t, pair);
+    for (uint32_t rank = 0, n; rank < merges->n; rank += n) {
+        merge batch[BATCH];
+        n = merges->n - rank < BATCH ? (uint32_t)merges->n - rank : BATCH;
+        for (uint32_t i = 0; i < n; i++) {
+            batch[i].pair.rank = rank + i;
+            start_merge(t, gguf_next_str(merges, &pos), &batch[i]);
+        }
+        for (uint32_t i = 0; i < n; i++) look_up_merge(t, &batch[i]);
+        for (uint32_t i = 0; i < n; i++) insert_merge(t, &batch[i]);
     }
     return TTX_OK;
 }
 
 const tok_pair *tok_find_pair(const ttx_tokenizer *t, int32_t left, int32_t right) {
-    uint64_t i = hash_pair(left, right) & t->pair_mask;
-    for (; t->pairs[i].left >= 0; i = (i + 1) & t->pair_mask)
-        if (t->pairs[i].left == left && t->pairs[i].right == right) return &t->pairs[i];
-    return NULL;
+    const tok_pair *pair = find_pair(t, left, right);
+    return pair->left < 0 ? NULL : pair;
 }
