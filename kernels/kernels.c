@@ -10,28 +10,19 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Families that are still to come: their entries stay NULL. */
-#pragma weak ttx_mm_avx2_init
-#pragma weak ttx_ops_scalar_init
-#pragma weak ttx_ops_avx2_init
-#pragma weak ttx_attn_scalar_init
-#pragma weak ttx_attn_avx2_init
-#define TRY(init, k) \
-    if (init) init(k)
-
 static const char *const names[TTX_ISA_COUNT] = {"scalar", "avx2", "avx512", "vnni", "amx"};
 
 /* The levels with a table of their own, lowest first; each starts from the one before. */
 static void fill_scalar(ttx_kernels *k) {
     ttx_mm_scalar_init(k);
-    TRY(ttx_ops_scalar_init, k);
-    TRY(ttx_attn_scalar_init, k);
+    ttx_ops_scalar_init(k);
+    ttx_attn_scalar_init(k);
 }
 
 static void fill_avx2(ttx_kernels *k) {
-    TRY(ttx_mm_avx2_init, k);
-    TRY(ttx_ops_avx2_init, k);
-    TRY(ttx_attn_avx2_init, k);
+    ttx_mm_avx2_init(k);
+    ttx_ops_avx2_init(k);
+    ttx_attn_avx2_init(k);
 }
 
 typedef void (*fill_fn)(ttx_kernels *k);
