@@ -11,7 +11,7 @@ cd "$(dirname "$0")"
 # shellcheck source=.ci/common.sh
 . .ci/common.sh
 
-prompt=${1:-"Why is the sky blue? Answer in two sentences."}
+prompt=${1:-"What is gravity?"}
 
 need_packages
 build build ttx -DCMAKE_BUILD_TYPE=Release -DTTX_TESTS=OFF
@@ -19,8 +19,8 @@ say "the model"
 model=$(fetch_smollm2) || die "could not fetch the model"
 echo "$model"
 
-set -- run -m "$model" --chat -p "$prompt" -n 96 --temp 0
-say "build/ttx run -m ${model##*/} --chat -p \"$prompt\" -n 96 --temp 0"
+set -- run -m "$model" --chat -p "$prompt" -n 128 --temp 0
+say "build/ttx run -m ${model##*/} --chat -p \"$prompt\" -n 128 --temp 0"
 build/ttx "$@"
 
 say "that was it. Next:"

