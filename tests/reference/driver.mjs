@@ -18,6 +18,9 @@ const HELP = `node driver.mjs COMMAND OPTIONS
              FILE.json: one array of ids, or an array of such arrays, each evaluated from an empty
              cache (a window of text) and their rows written one after the other.
              --step: one token at a time; otherwise all tokens of a window are one batch.
+  nll        --model M --tokens FILE.json --first K --out FILE.npy [--kv ...] [--flash ...]
+             float64 [n]: for every window of FILE.json and its positions K, K+1 .. but the last, the
+             log-probability of the token that does follow. Perplexity is exp(-mean).
   generate   --model M --prompts FILE.json -n N --out FILE.json [--kv ...] [--flash ...]
              FILE.json: an array of prompts, each a string (tokenised with special tokens, BOS
              first if the model asks for one) or an array of ids (taken as they are).
@@ -47,13 +50,14 @@ Environment: TTX_REFERENCE  where setup.sh installed (default \${TTX_CACHE:-~/.c
                             cannonlake, cascadelake (VNNI), cooperlake, icelake, zen4, alderlake,
                             sapphirerapids (AMX). Without it llama.cpp takes the best for this CPU.
                             A build that this CPU cannot run is an error.
+             TTX_REF_LOG    set: llama.cpp's whole log goes to stderr
 `;
 
 const ref = process.env.TTX_REFERENCE ?? path.join(process.env.TTX_CACHE ?? path.join(process.env.HOME, ".cache/ttx"), "reference");
 const requireRef = createRequire(path.join(ref, "package.json"));
 
 function fail(message) {
-    process.stderr.write(`driver: ${message}\n`);
+    process.stderr.write([...log, `driver: ${message}\n`].join("\n"));
     process.exit(1);
 }
 
@@ -73,7 +77,10 @@ function forceIsa(isa) {
         fail(`TTX_REF_ISA=${isa}: this CPU cannot run it`);
 }
 
+const WANT_LOGITS = { generateNext: { logits: true } };
+
 let llama = null;
+const log = []; // what llama.cpp said; shown if something fails
 let loaded = { key: null, model: null };
 
 async function getModel(file, vocabOnly = false) {
@@ -85,9 +92,9 @@ async function getModel(file, vocabOnly = false) {
         if (process.env.TTX_REF_ISA)
             forceIsa(process.env.TTX_REF_ISA);
         const { getLlama, LlamaLogLevel } = await import(requireRef.resolve("node-llama-cpp"));
-        const level = process.env.TTX_REF_LOG ? LlamaLogLevel.debug : LlamaLogLevel.error;
-        llama = await getLlama({ gpu: false, build: "never", skipDownload: true, logLevel: level,
-            logger: (_level, message) => process.stderr.write(message.trimEnd() + "\n") });
+        const logger = (_level, message) => (process.env.TTX_REF_LOG ? process.stderr.write(message.trimEnd() + "\n") : log.push(message.trimEnd()));
+        llama = await getLlama({ gpu: false, build: "never", skipDownload: true, logger,
+            logLevel: process.env.TTX_REF_LOG ? LlamaLogLevel.debug : LlamaLogLevel.error });
     }
     const model = await llama.loadModel({ modelPath: file, vocabOnly, gpuLayers: 0, ignoreMemorySafetyChecks: true });
     loaded = { key, model };
@@ -138,18 +145,24 @@ function logSoftmax(row, out) {
         out[i] = row[i] - shift;
 }
 
+function openNpy(file, type, shape) {
+    const out = openSync(file, "w");
+    const header = `{'descr': '${type}', 'fortran_order': False, 'shape': (${shape.join(", ")}${shape.length === 1 ? "," : ""}), }`.padEnd(117) + "\n";
+    writeSync(out, Buffer.concat([Buffer.from("\x93NUMPY\x01\x00", "latin1"), Buffer.from([header.length, 0]), Buffer.from(header)]));
+    return out;
+}
+
+function readWindows(file) {
+    const json = JSON.parse(readFileSync(file, "utf8"));
+    return Array.isArray(json[0]) ? json : [json];
+}
+
 async function logits(opt) {
     const model = await getModel(opt.model);
-    const json = JSON.parse(readFileSync(opt.tokens, "utf8"));
-    const windows = Array.isArray(json[0]) ? json : [json];
+    const windows = readWindows(opt.tokens);
     const total = windows.reduce((n, w) => n + w.length, 0);
-    const nVocab = model.fileInfo.metadata.tokenizer.ggml.tokens.length;
-    const out = openSync(opt.out, "w");
-    let header = `{'descr': '<f4', 'fortran_order': False, 'shape': (${total}, ${nVocab}), }`;
-    header = header.padEnd(117) + "\n";
-    writeSync(out, Buffer.concat([Buffer.from("\x93NUMPY\x01\x00", "latin1"), Buffer.from([header.length, 0]), Buffer.from(header)]));
-
-    const f32 = new Float32Array(nVocab);
+    const f32 = new Float32Array(model.fileInfo.metadata.tokenizer.ggml.tokens.length);
+    const out = openNpy(opt.out, "<f4", [total, f32.length]);
     let rows = 0;
     const { context, sequence } = await openSequence(model, Math.max(...windows.map((w) => w.length)), opt, (row) => {
         logSoftmax(row, f32);
@@ -158,7 +171,7 @@ async function logits(opt) {
     });
     for (const tokens of windows) {
         await sequence.clearHistory();
-        const input = tokens.map((id) => [id, { generateNext: { logits: true } }]);
+        const input = tokens.map((id) => [id, WANT_LOGITS]);
         for (let i = 0; i < input.length; i += opt.step ? 1 : input.length)
             await sequence.controlledEvaluate(opt.step ? [input[i]] : input);
     }
@@ -166,6 +179,30 @@ async function logits(opt) {
     closeSync(out);
     if (rows !== total)
         fail(`${rows} rows of logits for ${total} tokens`);
+}
+
+async function nll(opt) {
+    const model = await getModel(opt.model);
+    const windows = readWindows(opt.tokens);
+    const first = Number(opt.first);
+    const result = [];
+    let pending = [];
+    const logp = new Float64Array(model.fileInfo.metadata.tokenizer.ggml.tokens.length);
+    const { context, sequence } = await openSequence(model, Math.max(...windows.map((w) => w.length)), opt, (row) => {
+        logSoftmax(row, logp);
+        result.push(logp[pending.shift()]);
+    });
+    for (const tokens of windows) {
+        await sequence.clearHistory();
+        pending = tokens.slice(first + 1);
+        await sequence.controlledEvaluate(tokens.map((id, i) => (i >= first && i + 1 < tokens.length ? [id, WANT_LOGITS] : id)));
+        if (pending.length > 0)
+            fail(`no logits for ${pending.length} positions`);
+    }
+    await context.dispose();
+    const out = openNpy(opt.out, "<f8", [result.length]);
+    writeSync(out, new Uint8Array(Float64Array.from(result).buffer));
+    closeSync(out);
 }
 
 async function generate(opt) {
@@ -183,13 +220,13 @@ async function generate(opt) {
                     best = i;
         });
         const ids = [];
-        let input = [...prompt.slice(0, -1), [prompt.at(-1), { generateNext: { logits: true } }]];
+        let input = [...prompt.slice(0, -1), [prompt.at(-1), WANT_LOGITS]];
         while (ids.length < n) {
             await sequence.controlledEvaluate(input);
             if (model.isEogToken(best))
                 break;
             ids.push(best);
-            input = [[best, { generateNext: { logits: true } }]];
+            input = [[best, WANT_LOGITS]];
         }
         await context.dispose();
         results.push({ prompt: [...prompt], ids, text: model._model.detokenize(Uint32Array.from(ids), true) });
@@ -218,13 +255,14 @@ async function pieces(opt) {
 
 const COMMANDS = {
     logits: [logits, ["model", "tokens", "out"]],
+    nll: [nll, ["model", "tokens", "first", "out"]],
     generate: [generate, ["model", "prompts", "n", "out"]],
     tokenize: [tokenize, ["model", "strings", "out"]],
     detokenize: [detokenize, ["model", "ids", "out"]],
     pieces: [pieces, ["model", "out"]],
 };
 const STRING = { type: "string" };
-const OPTIONS = { model: STRING, tokens: STRING, prompts: STRING, strings: STRING, ids: STRING, out: STRING,
+const OPTIONS = { model: STRING, tokens: STRING, prompts: STRING, strings: STRING, ids: STRING, out: STRING, first: STRING,
     n: { type: "string", short: "n" }, kv: { type: "string", default: "f32" }, flash: { type: "string", default: "off" },
     threads: { type: "string", default: "2" }, step: { type: "boolean" }, special: { type: "boolean" },
     "no-special": { type: "boolean" }, help: { type: "boolean", short: "h" } };
