@@ -151,6 +151,7 @@ int ttx_sampler_draw(ttx_sampler *s, const float *logits, const int32_t *banned,
     double draw = (double)(next_u64(s->rng) >> 11) * 0x1p-53;
     size_t i = 0;
     while (i + 1 < n && (draw -= s->c[i].p) >= 0) i++;
+    while (i > 0 && s->c[i].p == 0) i--; /* rounded, they may sum to less than the draw */
     *token = s->c[i].id;
     return TTX_OK;
 }
