@@ -6,6 +6,7 @@
  */
 #include "npy.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
@@ -38,12 +39,20 @@ static const char *after_key(const char *dict, const char *key) {
     return p + strspn(p, " :");
 }
 
+/* What an error shows of a header: no blanks at the end, nothing but printable characters. */
+static void make_printable(char *s) {
+    size_t n = strlen(s);
+    while (n && isspace((unsigned char)s[n - 1])) s[--n] = 0;
+    for (; *s; s++)
+        if (*s < ' ' || *s > '~') *s = '?';
+}
+
 static int parse(ttx_npy *m, const char *path, ttx_err *err) {
     const uint8_t *b = m->map;
     char dict[1024];
     size_t n = m->map_bytes < PREFIX ? 0 : (size_t)(b[8] | b[9] << 8);
     bool ok = m->map_bytes >= PREFIX && memcmp(b, "\x93NUMPY\x01", 7) == 0 && n < sizeof dict &&
-              m->map_bytes - PREFIX >= n;
+              m->map_bytes - PREFIX >= n && (PREFIX + n) % sizeof(float) == 0;
     if (!ok)
         return ttx_fail(err, TTX_E_USAGE, "%s: expected a .npy file (version 1), found another",
                         path);
@@ -53,9 +62,11 @@ static int parse(ttx_npy *m, const char *path, ttx_err *err) {
     const char *order = after_key(dict, "'fortran_order'");
     unsigned long long rows = 0, cols = 0;
     if (!descr || strncmp(descr, "'<f4'", 5) != 0 || !order || strncmp(order, "False", 5) != 0 ||
-        !shape || sscanf(shape, "(%llu, %llu)", &rows, &cols) != 2)
+        !shape || sscanf(shape, "(%llu, %llu)", &rows, &cols) != 2) {
+        make_printable(dict);
         return ttx_fail(err, TTX_E_USAGE, "%s: expected a float32 matrix in C order, found '%.80s'",
                         path, dict);
+    }
     uint64_t values = (m->map_bytes - PREFIX - n) / sizeof(float);
     if (!rows || !cols || rows > values / cols)
         return ttx_fail(err, TTX_E_USAGE, "%s: expected %llu x %llu values, found %llu", path, rows,
