@@ -1,0 +1,232 @@
+/* plan_test.c -- the dry run writes down what a real step does, and a step does nothing else.
+ *
+ * Linked with --wrap, so that every acquire and release of the engine passes through here:
+ *   - a step's acquires are the plan's accesses: the same ranges in the same order;
+ *   - what is handed out is a copy that is spoilt on release, and logits do not change: the engine
+ *     reads no weight outside an acquire, keeps no pointer after it, and releases what it holds.
+ * And the plan holds, for each architecture, each tensor that a token needs, as often as it does.
+ */
+#include "../check_harness.h"
+#include "engine_rig.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static int failures;
+
+/* ---- the wrapped seam ---- */
+
+enum { MAX_SEEN = 4096, MAX_HELD = 64, GUARD = 64 };
+
+typedef struct held {
+    ttx_range range;
+    uint8_t *copy;
+} held;
+
+static struct {
+    bool copying;
+    ttx_range seen[MAX_SEEN];
+    size_t n_seen;
+    held held[MAX_HELD];
+    int n_held;
+} seam;
+
+int __real_ttx_residency_acquire(ttx_residency *r, ttx_range range, const uint8_t **p,
+                                 ttx_err *err);
+void __real_ttx_residency_release(ttx_residency *r, ttx_range range);
+int __wrap_ttx_residency_acquire(ttx_residency *r, ttx_range range, const uint8_t **p,
+                                 ttx_err *err);
+void __wrap_ttx_residency_release(ttx_residency *r, ttx_range range);
+
+int __wrap_ttx_residency_acquire(ttx_residency *r, ttx_range range, const uint8_t **p,
+                                 ttx_err *err) {
+    int rc = __real_ttx_residency_acquire(r, range, p, err);
+    if (seam.n_seen < MAX_SEEN) seam.seen[seam.n_seen++] = range;
+    if (!seam.copying || rc) return rc;
+    if (seam.n_held == MAX_HELD) rig_die("seam", "too many ranges are held at once");
+    uint8_t *copy = rig_alloc(range.size + GUARD, 1);
+    memcpy(copy, *p, range.size);
+    memset(copy + range.size, 0xff, GUARD);
+    seam.held[seam.n_held++] = (held){range, copy};
+    *p = copy;
+    return TTX_OK;
+}
+
+void __wrap_ttx_residency_release(ttx_residency *r, ttx_range range) {
+    __real_ttx_residency_release(r, range);
+    for (int i = 0; i < seam.n_held; i++) {
+        if (memcmp(&seam.held[i].range, &range, sizeof range) != 0) continue;
+        memset(seam.held[i].copy, 0xff, range.size); /* NaN, to whoever still reads it */
+        free(seam.held[i].copy);
+        seam.held[i] = seam.held[--seam.n_held];
+        return;
+    }
+    CHECK(!seam.copying); /* released what was not held */
+}
+
+/* ---- plan and step ---- */
+
+static ttx_plan plan_of(const rig *r) {
+    ttx_err err = {0};
+    ttx_plan plan = {0};
+    if (ttx_plan_decode(r->model, &plan, &err)) rig_die(r->tiny.arch, err.msg);
+    return plan;
+}
+
+static void check_step(rig *r, const ttx_plan *plan, ttx_class cls) {
+    ttx_err err = {0};
+    ttx_session *s = rig_session(r, (ttx_session_settings){.n_ctx = 8});
+    const int32_t tokens[] = {3, 7, 5};
+    for (int i = 0; i < 3; i++) {
+        seam.n_seen = 0;
+        if (ttx_session_eval(s, &tokens[i], 1, cls, TTX_WANT_LAST, &err))
+            rig_die(r->tiny.arch, err.msg);
+        CHECK_INT(seam.n_seen, plan->n);
+        for (size_t j = 0; j < seam.n_seen && j < plan->n; j++) {
+            ttx_access a = plan->v[j];
+            if (a.op == TTX_OP_GET_ROWS) /* the plan's token has no identity */
+                a.range.offset += (uint64_t)tokens[i] * a.range.size;
+            CHECK_INT(seam.seen[j].shard, a.range.shard);
+            CHECK_INT(seam.seen[j].offset, a.range.offset);
+            CHECK_INT(seam.seen[j].size, a.range.size);
+        }
+    }
+    ttx_session_close(s);
+}
+
+/* The same logits from copies that last no longer than they are held. */
+static void check_copies(rig *r) {
+    enum { N = 9 };
+    size_t n_values = (size_t)N * r->tiny.n_vocab;
+    float *rows[2] = {rig_alloc(n_values, 4), rig_alloc(n_values, 4)};
+    int32_t tokens[N];
+    rig_tokens(tokens, N, r->tiny.n_vocab, 1);
+    tokens[4] = tokens[2]; /* the same row twice in one launch */
+    for (int cls = 0; cls < TTX_CLASS_COUNT; cls++) {
+        for (int copying = 0; copying < 2; copying++) {
+            ttx_session *s = rig_session(r, (ttx_session_settings){.n_ctx = N, .n_outputs = N});
+            seam.copying = copying;
+            rig_eval(r, s, tokens, N, cls == TTX_EXACT ? 1 : N, (ttx_class)cls, rows[copying]);
+            seam.copying = false;
+            CHECK_INT(seam.n_held, 0);
+            ttx_session_close(s);
+        }
+        CHECK(memcmp(rows[0], rows[1], n_values * sizeof(float)) == 0);
+    }
+    free(rows[0]);
+    free(rows[1]);
+}
+
+/* ---- what should be in the plan ---- */
+
+static size_t times_in(const ttx_plan *plan, uint32_t tensor) {
+    size_t n = 0;
+    for (size_t i = 0; i < plan->n; i++) n += plan->v[i].tensor == tensor;
+    return n;
+}
+
+/* Every tensor of the file once: whole, or one row of the embedding. A tied embedding twice: a row
+ * for the token, and the whole as the output matrix; rope_freqs once for each rotary embedding. */
+static void check_coverage(const rig *r, const ttx_plan *plan) {
+    const gguf_tensor *t = gguf_tensors(r->file);
+    size_t total = 0;
+    for (uint32_t i = 0; i < gguf_n_tensors(r->file); i++) {
+        bool embd = strcmp(t[i].name, "token_embd.weight") == 0;
+        bool ignored = r->tiny.no_ffn && strstr(t[i].name, "ffn_norm"); /* in the table only */
+        size_t want = ignored ? 0 : embd && r->tiny.tied ? 2 : 1;
+        if (times_in(plan, i) != want) {
+            failures++;
+            printf("%s: %s: expected %zu times in the plan, found %zu\n", r->tiny.arch, t[i].name,
+                   want, times_in(plan, i));
+        }
+        total += want;
+    }
+    CHECK_INT(plan->n, total);
+    for (size_t i = 0; i < plan->n; i++) {
+        const ttx_access *a = &plan->v[i];
+        const gguf_tensor *x = &t[a->tensor];
+        bool row = a->op == TTX_OP_GET_ROWS;
+        CHECK_INT(a->range.offset, x->offset);
+        CHECK_INT(a->range.size, row ? x->size / x->ne[1] : x->size);
+        CHECK_INT(a->n_expert, 0);
+        int layer = -1;
+        if (sscanf(x->name, "blk.%d.", &layer) != 1) layer = TTX_NO_LAYER;
+        CHECK_INT(a->layer, layer);
+    }
+}
+
+typedef struct expected {
+    const char *op, *tensor;
+} expected;
+
+static void check_order(const rig *r, const ttx_plan *plan, const expected *e, size_t n) {
+    CHECK_INT(plan->n, n);
+    for (size_t i = 0; i < n && i < plan->n; i++) {
+        CHECK_STR(ttx_op_name(plan->v[i].op), e[i].op);
+        CHECK_STR(gguf_tensors(r->file)[plan->v[i].tensor].name, e[i].tensor);
+    }
+}
+
+static const expected llama_order[] = {
+    {"ROPE", "rope_freqs.weight"},          {"GET_ROWS", "token_embd.weight"},
+    {"RMS_NORM", "blk.0.attn_norm.weight"}, {"MUL_MAT", "blk.0.attn_q.weight"},
+    {"MUL_MAT", "blk.0.attn_k.weight"},     {"MUL_MAT", "blk.0.attn_v.weight"},
+    {"MUL_MAT", "blk.0.attn_q.bias"},       {"MUL_MAT", "blk.0.attn_k.bias"},
+    {"MUL_MAT", "blk.0.attn_v.bias"},       {"MUL_MAT", "blk.0.attn_output.weight"},
+    {"MUL_MAT", "blk.0.attn_output.bias"},  {"RMS_NORM", "blk.0.ffn_norm.weight"},
+    {"MUL_MAT", "blk.0.ffn_gate.weight"},   {"MUL_MAT", "blk.0.ffn_up.weight"},
+    {"MUL_MAT", "blk.0.ffn_gate.bias"},     {"MUL_MAT", "blk.0.ffn_up.bias"},
+    {"MUL_MAT", "blk.0.ffn_down.weight"},   {"MUL_MAT", "blk.0.ffn_down.bias"},
+    {"RMS_NORM", "output_norm.weight"},     {"MUL_MAT", "output.weight"},
+};
+static const expected gemma3_order[] = {
+    {"GET_ROWS", "token_embd.weight"},
+    {"RMS_NORM", "blk.0.attn_norm.weight"},
+    {"MUL_MAT", "blk.0.attn_q.weight"},
+    {"MUL_MAT", "blk.0.attn_k.weight"},
+    {"MUL_MAT", "blk.0.attn_v.weight"},
+    {"RMS_NORM", "blk.0.attn_q_norm.weight"},
+    {"RMS_NORM", "blk.0.attn_k_norm.weight"},
+    {"MUL_MAT", "blk.0.attn_output.weight"},
+    {"RMS_NORM", "blk.0.post_attention_norm.weight"},
+    {"RMS_NORM", "blk.0.ffn_norm.weight"},
+    {"MUL_MAT", "blk.0.ffn_gate.weight"},
+    {"MUL_MAT", "blk.0.ffn_up.weight"},
+    {"MUL_MAT", "blk.0.ffn_down.weight"},
+    {"RMS_NORM", "blk.0.post_ffw_norm.weight"},
+    {"RMS_NORM", "output_norm.weight"},
+    {"MUL_MAT", "token_embd.weight"},
+};
+
+static void check_model(const tiny_model *t, const expected *order, size_t n_order) {
+    extern const ttx_arch ttx_arch_skeleton;
+    const ttx_arch *const skeleton[] = {&ttx_arch_skeleton, NULL};
+    rig r = rig_open(t, &(rig_settings){.archs = t->no_ffn ? skeleton : NULL, .isa = -1});
+    ttx_plan plan = plan_of(&r);
+    check_coverage(&r, &plan);
+    check_step(&r, &plan, TTX_EXACT);
+    check_step(&r, &plan, TTX_PROMPT);
+    check_copies(&r);
+    if (order) check_order(&r, &plan, order, n_order);
+    ttx_plan_free(&plan);
+    rig_close(&r);
+}
+
+int main(void) {
+    static const char *const names[] = {"llama", "qwen2", "qwen3", "gemma3", "skeleton"};
+    for (int i = 0; i < 5; i++) {
+        tiny_model t = tiny_model_of(names[i]);
+        check_model(&t, NULL, 0);
+        t.type = TTX_Q8_0;
+        t.tied = !t.tied;
+        check_model(&t, NULL, 0);
+    }
+    tiny_model t = tiny_model_of("llama");
+    t.n_layer = 1;
+    t.biases = t.rope_freqs = true;
+    check_model(&t, llama_order, sizeof llama_order / sizeof *llama_order);
+    t = tiny_model_of("gemma3");
+    t.n_layer = 1;
+    check_model(&t, gemma3_order, sizeof gemma3_order / sizeof *gemma3_order);
+    return failures != 0;
+}

@@ -1,0 +1,41 @@
+/* tiny_model.h -- writes small GGUF models with random weights, for tests that need no model file.
+ *
+ * A tiny_model is a description: take tiny_model_of(), change what the test is about, write it. The
+ * same description gives the same bytes. The last rows say what the architecture's forward pass
+ * does, so that the naive reference needs nothing from the code that it checks.
+ */
+#ifndef TINY_MODEL_H
+#define TINY_MODEL_H
+
+#include "dtype.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+typedef struct tiny_model {
+    const char *arch;
+    uint32_t seed;
+    uint32_t type; /* of every matrix: TTX_F32, F16, Q8_0 or Q4_K */
+    uint32_t n_vocab, n_ctx, n_embd, n_layer, n_ff, n_head, n_head_kv, d_head, n_rot;
+    uint32_t n_swa, swa_period; /* 0: no window */
+    double eps, rope_base, rope_base_swa;
+    const char *rope_scaling; /* NULL: none; "linear", "yarn" */
+    double rope_factor;
+    uint32_t n_ctx_orig; /* yarn; 0: not written */
+    double softcap;      /* of logits; 0: not written */
+    bool tied;           /* no output matrix */
+    bool rope_freqs;     /* divisors of the rotary frequencies */
+    bool biases;         /* of every projection that may have one */
+    bool vocab;          /* SentencePiece pieces (n_vocab >= 300); false: no vocabulary at all */
+    /* What the architecture does. */
+    bool neox, qkv_bias, qk_norm, post_norms, gelu, no_ffn, scaled_embd;
+} tiny_model;
+
+/* arch: llama, qwen2, qwen3, gemma3 or skeleton. One of an unknown name is written as llama's. */
+tiny_model tiny_model_of(const char *arch);
+
+/* False if writing failed. */
+bool tiny_model_write(const tiny_model *t, FILE *f);
+
+#endif
