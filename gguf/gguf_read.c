@@ -22,7 +22,7 @@
  * What is checked is what gguf.h promises, and one thing more: tensors of a file may not overlap.
  * Tables grow with what was really read, never by a count that a file claims.
  *
- * Source: the GGUF specification in ggml's repository (docs/gguf.md).
+ * Source: the GGUF specification in the repository of ggml.
  */
 #include "gguf_int.h"
 
@@ -265,7 +265,7 @@ static int measure_gaps(gguf_cursor *c, const gguf_shard *s, gguf_tensor *tensor
         gguf_tensor *t = &tensors[order ? order[i] : i];
         gguf_tensor *next = i + 1 < n ? &tensors[order ? order[i + 1] : i + 1] : NULL;
         uint64_t end = t->offset + t->size, stop = next ? next->offset : s->size;
-        if (stop < end) {
+        if (next && stop < end) {
             gguf_show(c->name, sizeof c->name, next->name, strlen(next->name));
             char other[80];
             return gguf_cur_fail(c, TTX_E_MODEL, "starts at byte %llu, inside tensor '%s'",

@@ -125,6 +125,15 @@ def test_rows(folder):
         assert shown == e, (shown, e)
 
 
+def test_whole_pages(folder):
+    """Tensors that end on a page's edge: the last page is the one of the last byte."""
+    tensors = [T("a", [1024]), T("b", [2048]), T("c", [1])]
+    (folder / "pages.gguf").write_bytes(
+        gguf([kv("general.alignment", U32, 4096)], tensors, align=4096))
+    assert [(r["first_page"], r["last_page"], r["end"]) for r in rows(folder / "pages.gguf")] == [
+        ("1", "1", "8192"), ("2", "3", "16384"), ("4", "4", "16388")]
+
+
 def slow_pages(table, stride):
     """Pages of each slice read alone, counted one by one."""
     pages = []

@@ -2,7 +2,7 @@
  *
  * Writes its models itself, into a memory file that is opened by its path under /proc.
  */
-#include "../check_harness.h"
+#include "check_harness.h"
 #include "component.h"
 #include "gguf.h"
 #include "io_picture.h"
