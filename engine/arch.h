@@ -45,6 +45,21 @@ typedef enum ttx_role {
     TTX_W_FFN_UP_BIAS,
     TTX_W_FFN_DOWN_BIAS,
     TTX_W_FFN_POST_NORM,
+    TTX_W_ATTN_SINKS,         /* a logit per head that takes part in the softmax without a value */
+    TTX_W_ROUTER,             /* expert scores of a token */
+    TTX_W_ROUTER_BIAS,        /* added to the scores */
+    TTX_W_ROUTER_SELECT_BIAS, /* added for the selection alone */
+    TTX_W_ROUTER_TABLE,       /* experts by token id: hash routing */
+    TTX_W_GATE_EXPS,
+    TTX_W_UP_EXPS,
+    TTX_W_DOWN_EXPS,
+    TTX_W_GATE_EXPS_BIAS,
+    TTX_W_UP_EXPS_BIAS,
+    TTX_W_DOWN_EXPS_BIAS,
+    TTX_W_GATE_SHEXP, /* the shared expert, and its own gate */
+    TTX_W_UP_SHEXP,
+    TTX_W_DOWN_SHEXP,
+    TTX_W_SHEXP_GATE,
     TTX_W_COUNT
 } ttx_role;
 
@@ -60,11 +75,20 @@ typedef enum ttx_dim {
     TTX_D_FF,       /* n_ff */
     TTX_D_HEAD_K,   /* d_k */
     TTX_D_ROT_HALF, /* n_rot / 2 */
+    TTX_D_HEADS,    /* n_head */
+    TTX_D_EXPERTS,  /* n_expert */
+    TTX_D_USED,     /* n_expert_used */
+    TTX_D_FF_EXP,   /* n_ff_exp */
+    TTX_D_FF_SHEXP, /* n_ff_shexp */
 } ttx_dim;
 
 enum {
     TTX_T_OPTIONAL = 1, /* the model works without it */
     TTX_T_TIED = 2,     /* if absent, the token embedding serves */
+    TTX_T_DENSE = 4,    /* belongs to models without experts */
+    TTX_T_MOE = 8,      /* belongs to models with experts */
+    TTX_T_F32 = 16,     /* read as F32, though it has two dimensions */
+    TTX_T_I32 = 32,     /* a table of I32 */
 };
 
 /* A row of the tensor table. */
@@ -73,7 +97,16 @@ typedef struct ttx_tensor_def {
     const char *name; /* "blk.%d.attn_q.weight"; %d: the layer */
     ttx_dim shape[3]; /* ne0, ne1, ne2; TTX_D_NONE ends */
     unsigned flags;
+    const char *split; /* old files: one tensor an expert, "blk.%d.ffn_gate.%d.weight"; or NULL */
 } ttx_tensor_def;
+
+/* From a router's scores to experts and weights. The score, plus a bias for the selection alone
+ * where the model has one, selects; the weight is the score without it, perhaps normalised. */
+typedef enum ttx_router_kind {
+    TTX_ROUTER_SOFTMAX,       /* score: softmax over all experts */
+    TTX_ROUTER_SIGMOID,       /* score: sigmoid of each */
+    TTX_ROUTER_SOFTMAX_TOP_K, /* score: the logit; weights: softmax over the chosen */
+} ttx_router_kind;
 
 typedef enum ttx_rope_scaling {
     TTX_ROPE_SCALING_NONE,
@@ -105,6 +138,10 @@ typedef struct ttx_hparams {
     float attn_scale;                  /* of q.k */
     float attn_softcap, logit_softcap; /* 0: none */
     float embd_scale;                  /* of the embedding row; 1: none */
+    uint32_t n_expert, n_expert_used, n_ff_exp, n_ff_shexp; /* n_expert 0: a dense model */
+    ttx_router_kind router;
+    bool router_norm;   /* weights of a token sum to 1 */
+    float router_scale; /* of the weights, last; 1: none */
     ttx_rope rope[TTX_ROPE_KINDS];
 } ttx_hparams;
 

@@ -6,6 +6,8 @@
  */
 #include "model.h"
 
+#include "route.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -152,8 +154,20 @@ static int read_n_vocab(ttx_hparams *hp, const gguf_file *f, ttx_err *err) {
     return TTX_OK;
 }
 
+/* Sizes that must fit each other whatever the architecture. */
+static int check_experts(const ttx_hparams *hp, const gguf_file *f, const ttx_arch *arch,
+                         ttx_err *err) {
+    if (!hp->n_expert) return TTX_OK;
+    uint32_t most = hp->n_expert < TTX_MAX_EXPERTS_USED ? hp->n_expert : TTX_MAX_EXPERTS_USED;
+    if (hp->n_expert_used < 1 || hp->n_expert_used > most)
+        return ttx_fail(err, TTX_E_MODEL,
+                        "%s: key '%s.expert_used_count': expected 1..%u, found %u", gguf_path(f),
+                        arch->name, most, hp->n_expert_used);
+    return TTX_OK;
+}
+
 int ttx_hparams_load(ttx_hparams *hp, const gguf_file *f, const ttx_arch *arch, ttx_err *err) {
-    *hp = (ttx_hparams){.embd_scale = 1};
+    *hp = (ttx_hparams){.embd_scale = 1, .router_scale = 1};
     int rc;
     if ((rc = read_table(hp, f, arch->name, ttx_common_hparams, err))) return rc;
     if ((rc = read_heads(hp, f, arch->name, err))) return rc;
@@ -161,5 +175,6 @@ int ttx_hparams_load(ttx_hparams *hp, const gguf_file *f, const ttx_arch *arch, 
     if ((rc = read_n_vocab(hp, f, err))) return rc;
     hp->attn_scale = 1 / sqrtf((float)hp->d_k);
     if ((rc = read_table(hp, f, arch->name, arch->hparams, err))) return rc;
+    if ((rc = check_experts(hp, f, arch, err))) return rc;
     return arch->configure ? arch->configure(hp, err) : TTX_OK;
 }

@@ -7,12 +7,16 @@
 #define TTX_MODEL_H
 
 #include "arch.h"
+#include "arena.h"
 #include "gguf.h"
 #include "plan.h"
 
 typedef struct ttx_weight {
     const gguf_tensor *tensor; /* NULL: the model does not have it */
-    int64_t k, rows, n_mat;    /* ne0, ne1, ne2 */
+    /* Old files keep each expert's matrix in a tensor of its own: [n_mat]. NULL: one tensor. */
+    const gguf_tensor **split;
+    ttx_dtype type;
+    int64_t k, rows, n_mat; /* ne0, ne1, ne2 */
     size_t row_bytes;
 } ttx_weight;
 
@@ -27,6 +31,7 @@ struct ttx_model {
     ttx_weight w[TTX_W_PER_LAYER];
     ttx_layer_weights *layers;
     bool tied_output;
+    ttx_arena arena; /* split tables */
 };
 
 /* Reads and checks hyperparameters and tensors of `file`, which must outlive the model. `archs`
@@ -46,6 +51,15 @@ static inline bool ttx_layer_is_swa(const ttx_hparams *hp, int layer) {
 
 /* The file range of a weight, or of matrix `i` of one that has several. */
 ttx_range ttx_weight_range(const ttx_weight *w, int64_t i);
+
+/* The tensor that matrix i lies in. */
+static inline const gguf_tensor *ttx_weight_tensor(const ttx_weight *w, int64_t i) {
+    return w->split ? w->split[i] : w->tensor;
+}
+
+/* Replaces the number of experts that a token uses (lossy). Before any session is opened. Errors:
+ * TTX_E_USAGE (a dense model, 0, or more than there are). */
+int ttx_model_set_experts_used(ttx_model *m, uint32_t k, ttx_err *err);
 
 /* Bytes of all weights that this model uses. */
 uint64_t ttx_model_bytes(const ttx_model *m);

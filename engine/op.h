@@ -16,12 +16,22 @@
 #include "arena.h"
 #include "kv.h"
 #include "model.h"
+#include "route.h"
 #include "runtime.h"
 
 typedef struct ttx_buf {
     float *p; /* [T][dim]; NULL in a dry run */
     int64_t dim;
 } ttx_buf;
+
+/* Chooses experts in the router's place, where it can: replay of a real model's routes. Fills k,
+ * expert, score and weight of a route whose other fields are set; false: the router chooses. */
+typedef struct ttx_route_source {
+    bool (*choose)(void *ctx, ttx_route *r);
+    void *ctx;
+} ttx_route_source;
+
+enum { TTX_MAX_ROUTE_SINKS = 4 };
 
 /* Scratch of the op layer: quantised activations, per-thread memory, partial attention results. */
 typedef struct ttx_op_state ttx_op_state;
@@ -39,11 +49,15 @@ struct ttx_step {
     const int32_t *pos;      /* [T] ascending */
     const int32_t *out_rows; /* [n_out] rows whose logits are wanted, ascending */
     int64_t n_out;
+    bool kept; /* op_keep_outputs has run: row t of the buffers is row out_rows[t] of the step */
     ttx_kv *kv;
     /* Buffers of the session: residual stream, normed input, projections, logits. */
     ttx_buf x, h, q, k, v, att, gate, up, logits;
     float *rope_cs[TTX_ROPE_KINDS]; /* [T][n_rot/2] pairs (cos, sin) */
     ttx_op_state *op;
+    const ttx_route_sink *sinks; /* who wants to know of routes */
+    int n_sinks;
+    const ttx_route_source *source; /* NULL: the routers choose */
     ttx_err *err;
 };
 
@@ -84,10 +98,22 @@ void op_kv_store(ttx_step *s, ttx_buf k, ttx_buf v);
 
 /* y [T][n_head * d_v] = attention of q [T][n_head * d_k] over the cache of this layer; limited to
  * the last `window` positions if window > 0. */
-void op_attention(ttx_step *s, ttx_buf y, ttx_buf q, uint32_t window);
+void op_attention(ttx_step *s, ttx_buf y, ttx_buf q, uint32_t window, const ttx_weight *sinks);
 
 /* y = act(gate) * up; y may be gate. */
 void op_glu(ttx_step *s, ttx_buf y, ttx_buf gate, ttx_buf up, ttx_glu kind);
+
+/* Chooses experts for every token from the layer's router (TTX_W_ROUTER ...), as ttx_hparams says:
+ * for op_moe, and for those who listen. Ties go to the lower index. Errors: TTX_E_RUNTIME if a
+ * score is not a number. */
+void op_router(ttx_step *s, ttx_buf x);
+
+/* y = sum over the chosen experts, in the router's order, of weight * down(act(gate x) * up x).
+ * Each expert is read once a step, whatever the number of tokens. y must not be x. */
+void op_moe(ttx_step *s, ttx_buf y, ttx_buf x, ttx_glu kind);
+
+/* y[t] *= sigmoid(g[t][0]) for each token t */
+void op_gate_rows(ttx_step *s, ttx_buf y, ttx_buf g);
 
 /* y += x */
 void op_add(ttx_step *s, ttx_buf y, ttx_buf x);
@@ -104,6 +130,7 @@ typedef struct ttx_op_limits {
     int64_t n_tokens;
     uint32_t n_ctx;
     int n_threads;
+    int k_experts; /* experts a token can have: the model's, or more with a route source */
 } ttx_op_limits;
 
 /* Bytes that ttx_op_open takes. */

@@ -18,6 +18,7 @@ typedef struct ttx_session_settings {
     ttx_dtype k_type, v_type; /* of the KV cache: F32, F16, Q8_0 */
     int n_threads_batch;      /* for more than one token; 0: all of the pool */
     int n_threads;            /* for one token; 0: all of the pool */
+    uint32_t k_experts; /* experts a token may have, if a route source brings more than the model */
 } ttx_session_settings;
 
 ttx_session_settings ttx_session_default_settings(void);

@@ -107,7 +107,8 @@ struct ttx_kernels {
     /* y[i] += x[i];  y[i] *= s */
     void (*add)(float *y, const float *x, int64_t n);
     void (*scale)(float *y, float s, int64_t n);
-    /* y[i] = act(gate[i]) * up[i]; y may be gate. GEGLU uses the tanh form of GELU. */
+    /* y[i] = act(gate[i]) * up[i]; y may be gate. GEGLU uses the tanh form of GELU;
+     * SWIGLU_OAI: g = min(gate, 7), u = clamp(up, +-7), y = g * sigmoid(1.702 g) * (u + 1). */
     void (*glu)(float *y, const float *gate, const float *up, int64_t n, ttx_glu kind);
     /* y[i] = cap * tanh(y[i] / cap) */
     void (*softcap)(float *y, float cap, int64_t n);

@@ -27,8 +27,13 @@ int ttx_isa_by_name(const char *name);
  * of one-token steps. PROMPT: everything else; faster algorithms for many columns are allowed. */
 typedef enum ttx_class { TTX_EXACT, TTX_PROMPT, TTX_CLASS_COUNT } ttx_class;
 
-/* How a gated activation combines gate and up. */
-typedef enum ttx_glu { TTX_SWIGLU, TTX_GEGLU } ttx_glu;
+/* How a gated activation combines gate and up. SWIGLU_OAI clamps both and shifts up by one:
+ * gpt-oss. */
+typedef enum ttx_glu { TTX_SWIGLU, TTX_GEGLU, TTX_SWIGLU_OAI } ttx_glu;
+
+/* Constants of TTX_SWIGLU_OAI; source: OpenAI's gpt-oss model card. */
+#define TTX_OAI_ALPHA 1.702f
+#define TTX_OAI_LIMIT 7.0f
 
 typedef enum ttx_rope_layout {
     TTX_ROPE_NORM, /* pairs (2i, 2i+1): llama */

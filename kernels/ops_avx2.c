@@ -88,11 +88,24 @@ static __m256 gelu(__m256 x) {
     return ttx_sigmoid_mul8(x, _mm256_set_m128(hi1, hi0), _mm256_set_m128(lo1, lo0));
 }
 
+/* g * sigmoid(alpha g) of the clamped gate; the product alpha g is kept as a sum of two floats. */
+static __m256 silu_oai(__m256 x) {
+    const __m256 alpha = _mm256_set1_ps(TTX_OAI_ALPHA);
+    __m256 g = _mm256_min_ps(_mm256_set1_ps(TTX_OAI_LIMIT), x), t = _mm256_mul_ps(g, alpha);
+    return ttx_sigmoid_mul8(g, t, _mm256_fmsub_ps(g, alpha, t));
+}
+
+static __m256 clamp_up(__m256 u) {
+    const __m256 limit = _mm256_set1_ps(TTX_OAI_LIMIT);
+    u = _mm256_max_ps(_mm256_sub_ps(_mm256_setzero_ps(), limit), _mm256_min_ps(limit, u));
+    return _mm256_add_ps(u, _mm256_set1_ps(1));
+}
+
 static void glu(float *y, const float *gate, const float *up, int64_t n, ttx_glu kind) {
     for (int64_t i = 0; i < n; i += 8) {
-        __m256 x = load(gate + i, n - i);
-        __m256 act = kind == TTX_GEGLU ? gelu(x) : silu(x);
-        store(y + i, _mm256_mul_ps(act, load(up + i, n - i)), n - i);
+        __m256 x = load(gate + i, n - i), u = load(up + i, n - i);
+        __m256 act = kind == TTX_GEGLU ? gelu(x) : kind == TTX_SWIGLU ? silu(x) : silu_oai(x);
+        store(y + i, _mm256_mul_ps(act, kind == TTX_SWIGLU_OAI ? clamp_up(u) : u), n - i);
     }
 }
 

@@ -39,7 +39,17 @@ static float gelu(float x) {
     return ttx_sigmoid_mul(d, 1.5957691216057308 * d * (1.0 + 0.044715 * d * d));
 }
 
+static float swiglu_oai(float gate, float up) {
+    float g = gate > TTX_OAI_LIMIT ? TTX_OAI_LIMIT : gate;
+    float u = up > TTX_OAI_LIMIT ? TTX_OAI_LIMIT : up < -TTX_OAI_LIMIT ? -TTX_OAI_LIMIT : up;
+    return ttx_sigmoid_mul(g, (double)TTX_OAI_ALPHA * g) * (u + 1);
+}
+
 static void glu(float *y, const float *gate, const float *up, int64_t n, ttx_glu kind) {
+    if (kind == TTX_SWIGLU_OAI) {
+        for (int64_t i = 0; i < n; i++) y[i] = swiglu_oai(gate[i], up[i]);
+        return;
+    }
     for (int64_t i = 0; i < n; i++)
         y[i] = (kind == TTX_GEGLU ? gelu(gate[i]) : silu(gate[i])) * up[i];
 }

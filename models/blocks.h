@@ -30,7 +30,7 @@ static inline void block_attend(ttx_step *s, int rope_kind, uint32_t window) {
     op_rope(s, s->q, s->hp->d_k, rope_kind);
     op_rope(s, s->k, s->hp->d_k, rope_kind);
     op_kv_store(s, s->k, s->v);
-    op_attention(s, s->att, s->q, window);
+    op_attention(s, s->att, s->q, window, ttx_w(s, TTX_W_ATTN_SINKS));
     op_keep_outputs(s, s->att, s->x);
     op_matmul(s, s->h, ttx_w(s, TTX_W_ATTN_OUTPUT), ttx_w(s, TTX_W_ATTN_OUTPUT_BIAS), s->att);
 }

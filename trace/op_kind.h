@@ -10,6 +10,7 @@ typedef enum ttx_op_kind {
     TTX_OP_RMS_NORM, /* norm and multiplication with its weight */
     TTX_OP_MUL_MAT,
     TTX_OP_MUL_MAT_ID, /* the same with an expert's slice */
+    TTX_OP_TOP_K,      /* from router scores to experts */
     TTX_OP_ADD,
     TTX_OP_SCALE,
     TTX_OP_ROPE,

@@ -27,6 +27,7 @@ typedef enum ttx_dtype {
     TTX_Q8_K = 15,
     TTX_IQ4_NL = 20,
     TTX_IQ4_XS = 23,
+    TTX_I32 = 26,
     TTX_BF16 = 30,
     TTX_MXFP4 = 39,
     TTX_DTYPE_COUNT = 42 /* one past the highest id of the format */
