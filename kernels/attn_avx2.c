@@ -1,9 +1,11 @@
 /* attn_avx2.c -- attention over the KV cache with AVX2, FMA and F16C.
  *
- * A tile of queries meets a block of 64 positions at a time, inside a chunk: K of the block is
- * unpacked to F32 once (F32 caches are read where they lie), the scores of several queries x four
- * keys are dot products held in registers, the softmax is the online one (Milakov and Gimelshein,
- * arXiv:1805.02867), and several queries x several vectors of columns gather the values.
+ * A tile of queries meets a block of 64 positions at a time, inside a chunk. Four keys meet all
+ * queries, three at a time, as dot products held in registers; then comes the softmax, the online
+ * one (Milakov and Gimelshein, arXiv:1805.02867); then three queries at a time gather 32 columns
+ * of the values. F16 is converted on the way into a register, which costs less than to store what
+ * was converted and read it back, however often it is repeated; Q8_0, and rows that are not whole
+ * vectors, are unpacked once for the whole tile.
  *
  * Why the bits of a query do not depend on its company: a score is eight lanes over d_k, added
  * across in one fixed order, whichever register tile it was in. The blocks lie at multiples of 64
@@ -21,24 +23,25 @@
 #include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
+/* For loops over registers, so that an array of them becomes registers. Clang does it unasked (and
+ * too late when asked). */
+#ifdef __clang__
+#define UNROLL
+#else
+#define UNROLL _Pragma("GCC unroll 4")
+#endif
 
-enum { TILE = TTX_ATTN_TILE, BLOCK = TTX_ATTN_BLOCK, MAX_COLS = 8 };
-
+enum { TILE = TTX_ATTN_TILE, BLOCK = TTX_ATTN_BLOCK, KEYS = 4, PANEL = 32, GROUP = 3 };
 /* The queries in work and their state; lives at the start of the scratch. */
 typedef struct tile {
     float s[TILE][BLOCK];              /* scores of a block, then weights */
-    float m[TILE], l[TILE], fix[TILE]; /* running maximum and sum; rescaling of this block */
-    int32_t start[TILE], end[TILE];    /* range of each query, relative to the chunk */
-    int32_t lo[TILE], hi[TILE];        /* and to the block, clipped to it */
-    float *q, *acc, *k_room, *v_room;  /* rows ttx_attn_ld() floats apart; then BLOCK rows */
-    int64_t n, ldk, ldv;               /* queries; row distances in scratch */
+    float panel[BLOCK][PANEL];         /* columns of V, if they are unpacked */
+    float m[TILE], l[TILE], fix[TILE]; /* running maximum and sum; rescaling for this block */
+    int32_t start[TILE], end[TILE];    /* range of each query, as positions of this chunk */
+    int32_t lo[TILE], hi[TILE];        /* the same relative to the block, clipped to it */
+    float *q, *acc, *keys;             /* rows of ldk, ldv and ldk (unpacked K) floats */
+    int64_t n, ldk, ldv;               /* n queries */
 } tile;
-
-/* Rows of a block as F32. */
-typedef struct rows {
-    const float *p;
-    int64_t ld;
-} rows;
 
 static tile *tile_open(const ttx_attn *a, void *scratch) {
     tile *t = scratch;
@@ -46,32 +49,37 @@ static tile *tile_open(const ttx_attn *a, void *scratch) {
     t->ldv = ttx_attn_ld(a->d_v);
     t->q = (float *)scratch + (sizeof *t + 63) / 64 * 16;
     t->acc = t->q + TILE * t->ldk;
-    t->k_room = t->acc + TILE * t->ldv;
-    t->v_room = t->k_room + BLOCK * t->ldk;
+    t->keys = t->acc + TILE * t->ldv;
     return t;
 }
 
 /* ---- unpacking ---- */
 
-static void unpack_f32(float *dst, const uint8_t *src, int64_t n) {
-    memcpy(dst, src, (size_t)n * sizeof *dst);
+/* Whether rows of d elements can be used as they lie, `width` columns at a time. */
+static bool direct(ttx_dtype type, int64_t d, int64_t width) {
+    return type != TTX_Q8_0 && d % width == 0;
 }
 
-static void unpack_f16(float *dst, const uint8_t *src, int64_t n) {
+/* Eight values of a row from column c, of F16 or F32 (a constant). */
+INLINE __m256 load8(ttx_dtype type, const uint8_t *row, int64_t c) {
+    if (type == TTX_F16) return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(row + 2 * c)));
+    return _mm256_loadu_ps((const float *)(const void *)(row + 4 * c));
+}
+
+INLINE void unpack_as(ttx_dtype type, float *dst, const uint8_t *row, int64_t n) {
     int64_t i = 0;
-    for (; i + 8 <= n; i += 8)
-        _mm256_storeu_ps(dst + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(src + 2 * i))));
-    if (i < n) {
-        __m128i tail = _mm_setzero_si128();
-        memcpy(&tail, src + 2 * i, 2 * (size_t)(n - i));
-        _mm256_storeu_ps(dst + i, _mm256_cvtph_ps(tail));
-    }
+    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(dst + i, load8(type, row, i));
+    if (i == n) return;
+    uint8_t tail[32] = {0};
+    int64_t size = type == TTX_F16 ? 2 : 4;
+    memcpy(tail, row + i * size, (size_t)((n - i) * size));
+    _mm256_storeu_ps(dst + i, load8(type, tail, 0));
 }
 
-static void unpack_q8_0(float *dst, const uint8_t *src, int64_t n) {
-    const ttx_q8_0 *b = (const ttx_q8_0 *)src;
+static void unpack_q8_0(float *dst, const uint8_t *row, int64_t n) {
+    const ttx_q8_0 *b = (const ttx_q8_0 *)row;
     for (int64_t i = 0; i < n; i += 32, b++) {
-        __m256 d = _mm256_set1_ps(_cvtsh_ss(b->d));
+        const __m256 d = _mm256_set1_ps(_cvtsh_ss(b->d));
         for (int64_t j = 0; j < 32; j += 8) {
             __m128i q = _mm_loadl_epi64((const __m128i *)(b->qs + j));
             __m256 x = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q));
@@ -80,23 +88,25 @@ static void unpack_q8_0(float *dst, const uint8_t *src, int64_t n) {
     }
 }
 
-/* Rows [j0, j1) of a block whose row 0 is at src, with zeros up to a whole vector. */
-static rows unpack_rows(float *room, int64_t ld, const uint8_t *src, size_t row_bytes, int64_t j0,
-                        int64_t j1, int64_t d, ttx_dtype type) {
-    if (type == TTX_F32 && d % 8 == 0 && row_bytes % sizeof(float) == 0)
-        return (rows){(const float *)(const void *)src, (int64_t)(row_bytes / sizeof(float))};
-    for (int64_t j = j0; j < j1; j++) {
-        float *dst = room + j * ld;
-        const uint8_t *row = src + (size_t)j * row_bytes;
-        if (d % 8 != 0) _mm256_storeu_ps(dst + d / 8 * 8, _mm256_setzero_ps());
-        if (type == TTX_F16)
-            unpack_f16(dst, row, d);
-        else if (type == TTX_Q8_0)
-            unpack_q8_0(dst, row, d);
-        else
-            unpack_f32(dst, row, d);
-    }
-    return (rows){room, ld};
+/* n values of a row from column c (a multiple of 32), with zeros up to a whole vector. */
+static void unpack(float *dst, const uint8_t *row, int64_t c, int64_t n, ttx_dtype type) {
+    if (type == TTX_F16)
+        unpack_as(TTX_F16, dst, row + 2 * c, n);
+    else if (type == TTX_Q8_0)
+        unpack_q8_0(dst, row + c / 32 * (int64_t)sizeof(ttx_q8_0), n);
+    else
+        unpack_as(TTX_F32, dst, row + 4 * c, n);
+}
+
+INLINE const uint8_t *row_of(const uint8_t *rows, int64_t j, size_t row_bytes) {
+    return rows + (size_t)j * row_bytes;
+}
+
+/* K and V of a head are two streams that are read in short runs in turn, which the hardware's
+ * prefetcher loses at each turn: so, while one is read, the run of the other that comes next is
+ * fetched, into the second-level cache (it would not fit the first). */
+INLINE void fetch(const uint8_t *p, size_t bytes) {
+    for (size_t i = 0; i < bytes; i += 64) _mm_prefetch((const char *)(p + i), _MM_HINT_T1);
 }
 
 /* ---- scores ---- */
@@ -111,52 +121,60 @@ INLINE __m128 sum_lanes(__m256 a, __m256 b, __m256 c, __m256 d) {
     return _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
 }
 
-/* s[i][0..4) = q[i] . k[0..4) for n_q (a constant) queries. */
-INLINE void dots(int n_q, float *s, const float *q, int64_t ldq, const float *const k[4],
-                 int64_t d) {
-    __m256 sum[3][4];
-    for (int i = 0; i < n_q; i++)
-        for (int j = 0; j < 4; j++) sum[i][j] = _mm256_setzero_ps();
+/* s[i][0..4) = q[i] . k[0..4) for n_q queries; d in whole vectors. n_q and type are constants. */
+INLINE void dots(int n_q, ttx_dtype type, float *s, const float *q, int64_t ldq,
+                 const uint8_t *const k[KEYS], int64_t d) {
+    __m256 sum[GROUP][KEYS];
+    UNROLL
+    for (int i = 0; i < n_q; i++) {
+        UNROLL
+        for (int j = 0; j < KEYS; j++) sum[i][j] = _mm256_setzero_ps();
+    }
     for (int64_t c = 0; c < d; c += 8) {
-        __m256 x[3];
+        __m256 x[GROUP];
+        UNROLL
         for (int i = 0; i < n_q; i++) x[i] = _mm256_loadu_ps(q + i * ldq + c);
-        for (int j = 0; j < 4; j++) {
-            __m256 y = _mm256_loadu_ps(k[j] + c);
+        UNROLL
+        for (int j = 0; j < KEYS; j++) {
+            __m256 y = load8(type, k[j], c);
+            UNROLL
             for (int i = 0; i < n_q; i++) sum[i][j] = _mm256_fmadd_ps(x[i], y, sum[i][j]);
         }
     }
+    UNROLL
     for (int i = 0; i < n_q; i++)
         _mm_storeu_ps(s + i * BLOCK, sum_lanes(sum[i][0], sum[i][1], sum[i][2], sum[i][3]));
 }
 
-/* Scores of the keys [j0, j1) of the block for every query that sees some of them. Keys are taken
- * by four from multiples of four; beyond the ends of [j0, j1) an end is read again. */
-static void score_block(tile *t, rows k, int64_t j0, int64_t j1, int64_t d) {
-    int64_t from[TILE / 3 + 1], to[TILE / 3 + 1];
-    for (int64_t i = 0; i < t->n; i++) {
-        int64_t g = i / 3;
-        if (i % 3 == 0) from[g] = BLOCK, to[g] = 0;
-        if (t->lo[i] < t->hi[i]) {
-            if (t->lo[i] < from[g]) from[g] = t->lo[i];
-            if (t->hi[i] > to[g]) to[g] = t->hi[i];
-        }
-    }
-    for (int64_t j = j0 / 4 * 4; j < j1; j += 4) {
-        const float *key[4];
-        for (int64_t i = 0; i < 4; i++) {
+/* Scores of four keys, from position j of the block, for all queries. */
+INLINE void dots_tile(ttx_dtype type, tile *t, int64_t j, const uint8_t *const k[KEYS], int64_t d) {
+    int64_t i = 0;
+    for (; i + 3 <= t->n; i += 3) dots(3, type, &t->s[i][j], t->q + i * t->ldk, t->ldk, k, d);
+    if (t->n - i == 2) dots(2, type, &t->s[i][j], t->q + i * t->ldk, t->ldk, k, d);
+    if (t->n - i == 1) dots(1, type, &t->s[i][j], t->q + i * t->ldk, t->ldk, k, d);
+}
+
+/* Scores of the positions [j0, j1) of the block for every query; k and v are its rows 0. Keys are
+ * taken by four from multiples of four, an end of [j0, j1) being repeated beyond it; what is
+ * computed outside a query's range is never read. */
+static void score_block(tile *t, const ttx_attn *a, const uint8_t *k, const uint8_t *v, int64_t j0,
+                        int64_t j1) {
+    bool as_is = direct(a->k_type, a->d_k, 8);
+    int64_t d = (a->d_k + 7) / 8 * 8;
+    for (int64_t j = j0 / KEYS * KEYS; j < j1; j += KEYS) {
+        const uint8_t *key[KEYS];
+        for (int64_t i = 0; i < KEYS; i++) {
             int64_t r = j + i < j0 ? j0 : j + i >= j1 ? j1 - 1 : j + i;
-            key[i] = k.p + r * k.ld;
+            fetch(row_of(v, r, a->v_bytes), a->v_bytes);
+            key[i] = row_of(k, r, a->k_bytes);
+            if (as_is) continue;
+            unpack(t->keys + i * t->ldk, key[i], 0, a->d_k, a->k_type);
+            key[i] = (const uint8_t *)(t->keys + i * t->ldk);
         }
-        for (int64_t i = 0; i < t->n; i += 3) {
-            if (j + 4 <= from[i / 3] || j >= to[i / 3]) continue;
-            const float *q = t->q + i * t->ldk;
-            if (t->n - i >= 3)
-                dots(3, &t->s[i][j], q, t->ldk, key, d);
-            else if (t->n - i == 2)
-                dots(2, &t->s[i][j], q, t->ldk, key, d);
-            else
-                dots(1, &t->s[i][j], q, t->ldk, key, d);
-        }
+        if (as_is && a->k_type == TTX_F16)
+            dots_tile(TTX_F16, t, j, key, d);
+        else
+            dots_tile(TTX_F32, t, j, key, d);
     }
 }
 
@@ -191,6 +209,8 @@ static void weigh_block(tile *t, int64_t i, float scale, float cap) {
     const __m256 none = _mm256_set1_ps(-INFINITY);
     float *s = t->s[i];
     int32_t lo = t->lo[i], hi = t->hi[i];
+    t->fix[i] = 1;
+    if (lo >= hi) return;
     __m256 top = none, sum = _mm256_setzero_ps();
     for (int64_t j = lo / 8 * 8; j < hi; j += 8) {
         __m256 x = _mm256_mul_ps(_mm256_loadu_ps(s + j), _mm256_set1_ps(scale));
@@ -210,62 +230,108 @@ static void weigh_block(tile *t, int64_t i, float scale, float cap) {
         sum = _mm256_add_ps(sum, p);
     }
     __m128 total = sum_lanes(sum, sum, sum, sum);
-    t->fix[i] = m == t->m[i] ? 1 : exp1(t->m[i] - m);
+    if (m != t->m[i]) t->fix[i] = exp1(t->m[i] - m);
     t->l[i] = t->l[i] * t->fix[i] + _mm_cvtss_f32(total);
     t->m[i] = m;
 }
 
 /* ---- values ---- */
 
-/* acc[i] = acc[i] * fix[i] + sum over j in [j0, j1) of s[i][j] * v[j], for n_q queries from i0 and
- * 8 * n_v columns from c (n_q and n_v are constants). */
-INLINE void gather(int n_q, int n_v, tile *t, int64_t i0, int64_t c, rows v, int64_t j0,
-                   int64_t j1) {
-    __m256 sum[6][MAX_COLS];
-    for (int i = 0; i < n_q; i++)
-        for (int b = 0; b < n_v; b++) sum[i][b] = _mm256_setzero_ps();
+/* Rows of the block from which values are gathered: packed ones, or the panel. */
+typedef struct rows {
+    const uint8_t *p;
+    size_t row_bytes;
+    int64_t c; /* the first column to read */
+} rows;
+
+/* sum[0..n_v) += s[j] * row j, for j in [j0, j1), of one query. */
+INLINE void gather_one(int n_v, ttx_dtype type, __m256 *sum, rows v, const float *s, int64_t j0,
+                       int64_t j1) {
     for (int64_t j = j0; j < j1; j++) {
-        const float *row = v.p + j * v.ld + c;
-        __m256 y[MAX_COLS];
-        if (n_q > 1)
-            for (int b = 0; b < n_v; b++) y[b] = _mm256_loadu_ps(row + 8 * b);
-        for (int i = 0; i < n_q; i++) {
-            __m256 w = _mm256_broadcast_ss(&t->s[i0 + i][j]);
-            for (int b = 0; b < n_v; b++)
-                sum[i][b] =
-                    _mm256_fmadd_ps(w, n_q > 1 ? y[b] : _mm256_loadu_ps(row + 8 * b), sum[i][b]);
+        const uint8_t *row = row_of(v.p, j, v.row_bytes);
+        __m256 w = _mm256_broadcast_ss(s + j);
+        UNROLL
+        for (int b = 0; b < n_v; b++)
+            sum[b] = _mm256_fmadd_ps(w, load8(type, row, v.c + 8 * b), sum[b]);
+    }
+}
+
+/* acc[i] = acc[i] * fix[i] + sum over j in [lo[i], hi[i]) of s[i][j] * v[j], for n_q queries from
+ * i0 and 8 * n_v columns, those from c of the result. n_q, n_v and type are constants. */
+INLINE void gather(int n_q, int n_v, ttx_dtype type, tile *t, int64_t i0, rows v, int64_t c) {
+    __m256 sum[GROUP][PANEL / 8];
+    int64_t lo = 0, hi = BLOCK; /* what all of them see */
+    for (int i = 0; i < n_q; i++) {
+        if (t->lo[i0 + i] > lo) lo = t->lo[i0 + i];
+        if (t->hi[i0 + i] < hi) hi = t->hi[i0 + i];
+    }
+    if (lo > hi) lo = hi = BLOCK;
+    UNROLL
+    for (int i = 0; i < n_q; i++) {
+        int64_t end = t->hi[i0 + i];
+        UNROLL
+        for (int b = 0; b < n_v; b++) sum[i][b] = _mm256_setzero_ps();
+        gather_one(n_v, type, sum[i], v, t->s[i0 + i], t->lo[i0 + i], lo < end ? lo : end);
+    }
+    for (int64_t j = lo; j < hi; j++) {
+        const uint8_t *row = row_of(v.p, j, v.row_bytes);
+        UNROLL
+        for (int b = 0; b < n_v; b++) {
+            __m256 y = load8(type, row, v.c + 8 * b);
+            UNROLL
+            for (int i = 0; i < n_q; i++)
+                sum[i][b] = _mm256_fmadd_ps(_mm256_broadcast_ss(&t->s[i0 + i][j]), y, sum[i][b]);
         }
     }
+    UNROLL
     for (int i = 0; i < n_q; i++) {
+        gather_one(n_v, type, sum[i], v, t->s[i0 + i], hi, t->hi[i0 + i]);
         __m256 fix = _mm256_set1_ps(t->fix[i0 + i]);
         float *acc = t->acc + (i0 + i) * t->ldv + c;
+        UNROLL
         for (int b = 0; b < n_v; b++)
             _mm256_storeu_ps(acc + 8 * b,
                              _mm256_fmadd_ps(_mm256_loadu_ps(acc + 8 * b), fix, sum[i][b]));
     }
 }
 
-/* All columns of n_q queries with the same range, n_v vectors at a time. */
-INLINE void gather_all(int n_q, int n_v, tile *t, int64_t i, rows v, int64_t d) {
-    int64_t c = 0;
-    for (; c + 8 * n_v <= d; c += 8 * n_v) gather(n_q, n_v, t, i, c, v, t->lo[i], t->hi[i]);
-    for (; c < d; c += 8) gather(n_q, 1, t, i, c, v, t->lo[i], t->hi[i]);
+INLINE void gather_tile(int n_v, ttx_dtype type, tile *t, rows v, int64_t c) {
+    int64_t i = 0;
+    for (; i + 3 <= t->n; i += 3) gather(3, n_v, type, t, i, v, c);
+    if (t->n - i == 2) gather(2, n_v, type, t, i, v, c);
+    if (t->n - i == 1) gather(1, n_v, type, t, i, v, c);
 }
 
-static void gather_block(tile *t, rows v, int64_t d) {
-    d = (d + 7) / 8 * 8;
-    for (int64_t i = 0, run; i < t->n; i += run) {
-        for (run = 1; run < 6 && i + run < t->n; run++)
-            if (t->lo[i + run] != t->lo[i] || t->hi[i + run] != t->hi[i]) break;
-        if (t->lo[i] >= t->hi[i]) continue;
-        if (run == 6)
-            gather_all(6, 2, t, i, v, d);
-        else if (run >= 4)
-            gather_all(run = 4, 3, t, i, v, d);
-        else if (run >= 2)
-            gather_all(run = 2, 4, t, i, v, d);
+/* The columns [c, c + w) of the positions [j0, j1), unpacked on the way. */
+static void gather_panel(tile *t, const ttx_attn *a, const uint8_t *v, int64_t c, int64_t w,
+                         int64_t j0, int64_t j1) {
+    for (int64_t j = j0; j < j1; j++)
+        unpack(t->panel[j], row_of(v, j, a->v_bytes), c, w, a->v_type);
+    rows panel = {(const uint8_t *)t->panel, sizeof t->panel[0], 0};
+    if (w > 16)
+        gather_tile(4, TTX_F32, t, panel, c);
+    else if (w > 8)
+        gather_tile(2, TTX_F32, t, panel, c);
+    else
+        gather_tile(1, TTX_F32, t, panel, c);
+}
+
+/* The values of the positions [j0, j1) to every query. `k_next`: K of the next block, or NULL. */
+static void gather_block(tile *t, const ttx_attn *a, const uint8_t *v, const uint8_t *k_next,
+                         int64_t j0, int64_t j1) {
+    bool as_is = direct(a->v_type, a->d_v, PANEL);
+    for (int64_t c = 0; c < a->d_v; c += PANEL) {
+        int64_t w = a->d_v - c < PANEL ? a->d_v - c : PANEL;
+        rows from = {v, a->v_bytes, c};
+        for (int64_t j = j0; k_next && j < j1; j++)
+            fetch(row_of(k_next, j, a->k_bytes) + a->k_bytes * (size_t)c / (size_t)a->d_v,
+                  a->k_bytes * (size_t)w / (size_t)a->d_v);
+        if (!as_is)
+            gather_panel(t, a, v, c, w, j0, j1);
+        else if (a->v_type == TTX_F16)
+            gather_tile(4, TTX_F16, t, from, c);
         else
-            gather_all(1, MAX_COLS, t, i, v, d);
+            gather_tile(4, TTX_F32, t, from, c);
     }
 }
 
@@ -284,9 +350,9 @@ static int32_t clamp(int64_t x, int64_t lo, int64_t hi) {
     return (int32_t)(x < lo ? lo : x > hi ? hi : x);
 }
 
-/* The block that starts at position `base`. */
-static void run_block(tile *t, const ttx_attn *a, int64_t base) {
-    int64_t d8 = (a->d_k + 7) / 8 * 8, j0 = BLOCK, j1 = 0;
+/* The block that starts at position `base`; `more`: the next one comes after it. */
+static void run_block(tile *t, const ttx_attn *a, int64_t base, bool more) {
+    int64_t j0 = BLOCK, j1 = 0;
     for (int64_t i = 0; i < t->n; i++) {
         t->lo[i] = clamp(t->start[i] - base, 0, BLOCK);
         t->hi[i] = clamp(t->end[i] - base, 0, BLOCK);
@@ -295,14 +361,10 @@ static void run_block(tile *t, const ttx_attn *a, int64_t base) {
         if (t->hi[i] > j1) j1 = t->hi[i];
     }
     if (j0 >= j1) return;
-    rows k = unpack_rows(t->k_room, t->ldk, a->k + (size_t)base * a->k_bytes, a->k_bytes, j0, j1,
-                         a->d_k, a->k_type);
-    score_block(t, k, j0, j1, d8);
-    for (int64_t i = 0; i < t->n; i++)
-        if (t->lo[i] < t->hi[i]) weigh_block(t, i, a->scale, a->softcap);
-    rows v = unpack_rows(t->v_room, t->ldv, a->v + (size_t)base * a->v_bytes, a->v_bytes, j0, j1,
-                         a->d_v, a->v_type);
-    gather_block(t, v, a->d_v);
+    const uint8_t *k = row_of(a->k, base, a->k_bytes), *v = row_of(a->v, base, a->v_bytes);
+    score_block(t, a, k, v, j0, j1);
+    for (int64_t i = 0; i < t->n; i++) weigh_block(t, i, a->scale, a->softcap);
+    gather_block(t, a, v, more ? row_of(k, BLOCK, a->k_bytes) : NULL, j0, j1);
 }
 
 /* State (acc, m, l) of the tile's queries, whose first is q0, over one chunk. */
@@ -318,7 +380,8 @@ static void run_chunk(tile *t, const ttx_attn *a, int64_t q0, int64_t chunk) {
         if (t->start[i] < first) first = t->start[i];
         if (t->end[i] > last) last = t->end[i];
     }
-    for (int64_t b = first / BLOCK * BLOCK; b < last; b += BLOCK) run_block(t, a, b);
+    for (int64_t b = first / BLOCK * BLOCK; b < last; b += BLOCK)
+        run_block(t, a, b, b + BLOCK < last);
 }
 
 /* ---- merging ---- */
