@@ -3,7 +3,9 @@
 
 #include "clock.h"
 
+#include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 int ttx_gen_open(ttx_gen *g, ttx_err *err) {
@@ -52,6 +54,7 @@ static int eval_prompt(ttx_gen *g, const int32_t *prompt, size_t n, ttx_err *err
         int rc = ttx_session_eval(g->session, prompt + at, m, TTX_PROMPT, want, err);
         if (rc) return rc;
         at += m;
+        g->stats.prompt_n += m;
         if (n > g->n_ubatch) show_progress(at, n);
     }
     for (size_t i = 0; i < n; i++) ttx_sampler_accept(g->sampler, prompt[i]);
@@ -90,7 +93,8 @@ static int generate(ttx_gen *g, uint64_t start, ttx_err *err) {
         g->pending = token;
         size_t n = ttx_detok_feed(g->detok, token, &bytes);
         if (!emit(g, bytes, n))
-            return ttx_fail(err, TTX_E_RUNTIME, "standard output: the reader has gone");
+            return ttx_fail(err, TTX_E_RUNTIME, "standard output: cannot write: %s",
+                            strerror(errno));
         g->stats.stop = TTX_STOP_COUNT;
         if (made + 1 == g->n_predict) break;
         g->stats.stop = TTX_STOP_CONTEXT;
@@ -110,9 +114,9 @@ int ttx_gen_turn(ttx_gen *g, const int32_t *prompt, size_t n, ttx_err *err) {
         if ((rc = decode_step(g, g->pending, err))) return rc;
         g->pending = -1;
     }
+    uint64_t prompt_start = ttx_now_ns();
     if ((rc = eval_prompt(g, prompt, n, err))) return rc;
-    g->stats.prompt_n += n;
-    g->stats.prompt_s += (double)(ttx_now_ns() - start) * 1e-9;
+    g->stats.prompt_s += (double)(ttx_now_ns() - prompt_start) * 1e-9;
     return generate(g, start, err);
 }
 
