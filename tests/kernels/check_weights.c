@@ -160,6 +160,16 @@ static void obeys_contract(check *c, const ttx_act *x, int64_t col) {
     }
 }
 
+/* Values where the rounding is decided by the last bit of the quotient. */
+static void near_halves(check *c, float *f) {
+    f[0] = rnd_normal(c);
+    float d = fabsf(f[0]) / 127.0f;
+    for (int i = 1; i < 32; i++) {
+        f[i] = ((float)rnd_below(c, 253) - 126.5f) * d;
+        if (rnd_below(c, 2)) f[i] = nextafterf(f[i], rnd_below(c, 2) ? INFINITY : -INFINITY);
+    }
+}
+
 static void check_act_q8(check *c) {
     if (!begin(c, "act_q8") || !present(c, c->k->act_q8 != NULL)) return;
     for (int round = 0; round < 60; round++) {
@@ -176,6 +186,7 @@ static void check_act_q8(check *c) {
             else
                 f[i] *= ldexpf(1, (int)(i / 32) * 31 % 60 - 30);
         }
+        for (int64_t i = 0; i < k; i += 64) near_halves(c, f + (n - 1) * x.ld + i);
         y = x;
         y.q8 = fenced(c, (size_t)(k * n));
         y.d = fenced_f32(c, k / 32 * n);
