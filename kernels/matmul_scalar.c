@@ -122,10 +122,10 @@ static void act_q8(const ttx_act *x, int64_t c0, int64_t c1) {
 }
 
 /* One function a type and job, for tables whose entries do not know their type. */
-#define QUANTISED(X)                                                                            \
-    X(Q4_0)                                                                                     \
-    X(Q4_1) X(Q5_0) X(Q5_1) X(Q8_0) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(IQ4_NL) X(IQ4_XS) \
-        X(MXFP4)
+#define QUANTISED(X) \
+    X(Q4_0)          \
+    X(Q4_1)          \
+    X(Q5_0) X(Q5_1) X(Q8_0) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(IQ4_NL) X(IQ4_XS) X(MXFP4)
 
 #define FUNCTIONS(T)                                                                 \
     static void dequant_##T(float *dst, const void *src, int64_t n) {                \
