@@ -13,6 +13,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 typedef struct dump_settings {
     const char *model, *output;
@@ -228,7 +229,9 @@ static cJSON *json_scalar(const gguf_kv *kv, uint64_t max_bytes) {
     uint64_t pos = 0;
     if (kv->type == GGUF_STRING) {
         gguf_str s = gguf_next_str(kv, &pos);
-        return json_string(s.s, s.n < max_bytes ? s.n : max_bytes);
+        uint64_t n = s.n < max_bytes ? s.n : max_bytes;
+        while (n && n < s.n && ((unsigned char)s.s[n] & 0xc0) == 0x80) n--; /* no half character */
+        return json_string(s.s, n);
     }
     if (kv->type == GGUF_BOOL) return cJSON_CreateBool(kv->data[0]);
     if (kv->type == GGUF_FLOAT32) return json_f64(gguf_elem_f64(kv, 0), 9);
@@ -463,6 +466,17 @@ static int dump_io(const gguf_file *f, bool json, FILE *out, ttx_err *err) {
 
 /* ---- the command ---- */
 
+/* Is `path` one of the files that the model is made of? */
+static bool is_model(const gguf_file *f, const char *path) {
+    struct stat out, in;
+    if (!path || stat(path, &out) != 0) return false;
+    for (uint32_t i = 0; i < gguf_n_shards(f); i++)
+        if (fstat(gguf_get_shard(f, i)->fd, &in) == 0 && in.st_dev == out.st_dev &&
+            in.st_ino == out.st_ino)
+            return true;
+    return false;
+}
+
 static int run(const void *settings, ttx_err *err) {
     const dump_settings *s = settings;
     if (s->metadata && s->io)
@@ -471,7 +485,10 @@ static int run(const void *settings, ttx_err *err) {
     int rc = gguf_open(&f, s->model, err);
     if (rc) return rc;
     ttx_outfile o;
-    rc = ttx_outfile_open(&o, s->output, err);
+    if (is_model(f, s->output))
+        rc = ttx_fail(err, TTX_E_USAGE, "%s: is the model; expected another file", s->output);
+    else
+        rc = ttx_outfile_open(&o, s->output, err);
     if (!rc) {
         rc = s->metadata ? dump_metadata(f, s->json, o.f, err)
              : s->io     ? dump_io(f, s->json, o.f, err)

@@ -6,7 +6,9 @@
  * NULL), whole blocks, no zero dimension, and a size that does not overflow.
  *
  * Only the header is touched at open, whatever the size of the file. Everything handed out is a
- * borrowed view that lives until gguf_close.
+ * borrowed view that lives until gguf_close. Names and metadata are copies and stay what they were;
+ * tensor data is the file: reading it through `map` after somebody truncated the file is a SIGBUS,
+ * which reading it through `fd` is not.
  */
 #ifndef TTX_GGUF_H
 #define TTX_GGUF_H

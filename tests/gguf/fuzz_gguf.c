@@ -123,10 +123,16 @@ static int memory_file(const uint8_t *data, size_t size) {
     return fd;
 }
 
+static char folder[] = "/tmp/fuzz_gguf.XXXXXX";
+
+static void remove_folder(void) {
+    rmdir(folder);
+}
+
 static void run_set(const uint8_t *a, size_t n_a, const uint8_t *b, size_t n_b) {
-    static char folder[] = "/tmp/fuzz_gguf.XXXXXX", links[2][64];
+    static char links[2][64];
     if (!links[0][0]) {
-        if (!mkdtemp(folder)) abort();
+        if (!mkdtemp(folder) || atexit(remove_folder)) abort();
         for (int i = 0; i < 2; i++)
             snprintf(links[i], sizeof links[i], "%s/m-0000%d-of-00002.gguf", folder, i + 1);
     }
