@@ -484,7 +484,7 @@ static int run(const void *settings, ttx_err *err) {
     gguf_file *f = NULL;
     int rc = gguf_open(&f, s->model, err);
     if (rc) return rc;
-    ttx_outfile o;
+    ttx_outfile o = {0};
     if (is_model(f, s->output))
         rc = ttx_fail(err, TTX_E_USAGE, "%s: is the model; expected another file", s->output);
     else
