@@ -163,6 +163,7 @@ typedef struct ttx_arch {
     const ttx_hparam_def *hparams; /* on top of ttx_common_hparams; ends with TTX_HP_END */
     const ttx_tensor_def *tensors; /* ends with a NULL name */
     ttx_rope_layout rope_layout;
+    bool local_rope; /* sliding-window layers rotate with a table of their own */
     /* Derives what is not in the file; hyperparameters are read and checked. May be NULL. */
     int (*configure)(ttx_hparams *hp, ttx_err *err);
     void (*embed)(ttx_step *s);

@@ -20,6 +20,7 @@ typedef struct ttx_engine_args {
     int32_t load_mode;
     bool mlock, no_mmap;
     int32_t isa;
+    uint32_t n_expert_used; /* 0: the model's */
     bool verbose;
 } ttx_engine_args;
 

@@ -24,15 +24,6 @@ typedef struct ttx_buf {
     int64_t dim;
 } ttx_buf;
 
-/* Chooses experts in the router's place, where it can: replay of a real model's routes. Fills k,
- * expert, score and weight of a route whose other fields are set; false: the router chooses. */
-typedef struct ttx_route_source {
-    bool (*choose)(void *ctx, ttx_route *r);
-    void *ctx;
-} ttx_route_source;
-
-enum { TTX_MAX_ROUTE_SINKS = 4 };
-
 /* Scratch of the op layer: quantised activations, per-thread memory, partial attention results. */
 typedef struct ttx_op_state ttx_op_state;
 
@@ -53,6 +44,7 @@ struct ttx_step {
     ttx_kv *kv;
     /* Buffers of the session: residual stream, normed input, projections, logits. */
     ttx_buf x, h, q, k, v, att, gate, up, logits;
+    ttx_buf shared; /* [T][n_embd]: the shared expert's result, in models that have one */
     float *rope_cs[TTX_ROPE_KINDS]; /* [T][n_rot/2] pairs (cos, sin) */
     ttx_op_state *op;
     const ttx_route_sink *sinks; /* who wants to know of routes */
@@ -109,7 +101,7 @@ void op_glu(ttx_step *s, ttx_buf y, ttx_buf gate, ttx_buf up, ttx_glu kind);
 void op_router(ttx_step *s, ttx_buf x);
 
 /* y = sum over the chosen experts, in the router's order, of weight * down(act(gate x) * up x).
- * Each expert is read once a step, whatever the number of tokens. y must not be x. */
+ * Each expert is read once a step, whatever the number of tokens. y may be x. */
 void op_moe(ttx_step *s, ttx_buf y, ttx_buf x, ttx_glu kind);
 
 /* y[t] *= sigmoid(g[t][0]) for each token t */

@@ -16,7 +16,7 @@ struct ttx_session {
     ttx_arena arena;
     ttx_op_state *op;
     uint32_t n_past;
-    ttx_buf x, h, q, k, v, att, gate, up, logits;
+    ttx_buf x, h, q, k, v, att, gate, up, shared, logits;
     float *rope_cs[TTX_ROPE_KINDS];
     int32_t *pos, *out_rows;
 };
@@ -33,7 +33,7 @@ static void forward(ttx_step *s) {
     const ttx_arch *arch = s->model->arch;
     s->layer = -1;
     op_rope_table(s, TTX_ROPE_GLOBAL);
-    if (s->hp->n_swa && s->hp->swa_period) op_rope_table(s, TTX_ROPE_LOCAL);
+    if (arch->local_rope) op_rope_table(s, TTX_ROPE_LOCAL);
     arch->embed(s);
     for (int il = 0; il < (int)s->hp->n_layer; il++) {
         s->layer = il;
@@ -76,6 +76,10 @@ static int run_step(ttx_session *s, const int32_t *tokens, int64_t n, ttx_class 
         .att = s->att,
         .gate = s->gate,
         .up = s->up,
+        .shared = s->shared,
+        .sinks = s->set.sinks,
+        .n_sinks = s->set.n_sinks,
+        .source = s->set.source,
         .logits = s->logits,
         .op = s->op,
         .err = err,
@@ -123,12 +127,12 @@ int ttx_session_eval(ttx_session *s, const int32_t *tokens, size_t n, ttx_class 
 
 /* ---- opening ---- */
 
-enum { N_BUFS = 9, DEFAULT_CTX = 4096, SMALLEST_CTX = 64 };
+enum { N_BUFS = 10, DEFAULT_CTX = 4096, SMALLEST_CTX = 64 };
 
 /* Every buffer, with its rows: what is counted is what is allocated. */
 static void describe_bufs(ttx_session *s, ttx_buf *buf[N_BUFS], int64_t rows[N_BUFS]) {
     const ttx_hparams *hp = &s->model->hp;
-    int64_t n = s->set.n_ubatch;
+    int64_t n = s->set.n_ubatch, n_ff = hp->n_ff > hp->n_ff_shexp ? hp->n_ff : hp->n_ff_shexp;
     struct {
         ttx_buf *b;
         int64_t dim, rows;
@@ -139,8 +143,9 @@ static void describe_bufs(ttx_session *s, ttx_buf *buf[N_BUFS], int64_t rows[N_B
         {&s->k, (int64_t)hp->n_head_kv * hp->d_k, n},
         {&s->v, (int64_t)hp->n_head_kv * hp->d_v, n},
         {&s->att, (int64_t)hp->n_head * hp->d_v, n},
-        {&s->gate, hp->n_ff, n},
-        {&s->up, hp->n_ff, n},
+        {&s->gate, n_ff, n},
+        {&s->up, n_ff, n},
+        {&s->shared, hp->n_ff_shexp ? hp->n_embd : 0, n},
         {&s->logits, hp->n_vocab, s->set.n_outputs},
     };
     for (int i = 0; i < N_BUFS; i++) {

@@ -7,6 +7,7 @@
 #define TTX_SESSION_H
 
 #include "model.h"
+#include "route.h"
 #include "runtime.h"
 
 typedef struct ttx_session ttx_session;
@@ -19,6 +20,11 @@ typedef struct ttx_session_settings {
     int n_threads_batch;      /* for more than one token; 0: all of the pool */
     int n_threads;            /* for one token; 0: all of the pool */
     uint32_t k_experts; /* experts a token may have, if a route source brings more than the model */
+    /* Listeners of routing decisions, and who makes them in the routers' place; NULL: the routers
+     * do. Borrowed for the life of the session. */
+    const ttx_route_sink *sinks;
+    int n_sinks;
+    const ttx_route_source *source;
 } ttx_session_settings;
 
 ttx_session_settings ttx_session_default_settings(void);

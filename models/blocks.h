@@ -45,23 +45,59 @@ static inline void block_ffn(ttx_step *s, ttx_glu kind) {
     op_matmul(s, s->h, ttx_w(s, TTX_W_FFN_DOWN), ttx_w(s, TTX_W_FFN_DOWN_BIAS), s->gate);
 }
 
+/* h = weighted sum of the chosen experts of h */
+static inline void block_moe(ttx_step *s, ttx_glu kind) {
+    op_router(s, s->h);
+    op_moe(s, s->h, s->h, kind);
+}
+
 /* The rows of a tensor table that all architectures here have in common. */
-#define TTX_TENSORS_COMMON                                                               \
-    {TTX_W_TOKEN_EMBD, "token_embd.weight", {TTX_D_EMBD, TTX_D_VOCAB}, 0},               \
-        {TTX_W_OUTPUT_NORM, "output_norm.weight", {TTX_D_EMBD}, 0},                      \
-        {TTX_W_OUTPUT, "output.weight", {TTX_D_EMBD, TTX_D_VOCAB}, TTX_T_TIED},          \
-        {TTX_W_ATTN_NORM, "blk.%d.attn_norm.weight", {TTX_D_EMBD}, 0},                   \
-        {TTX_W_ATTN_Q, "blk.%d.attn_q.weight", {TTX_D_EMBD, TTX_D_Q}, 0},                \
-        {TTX_W_ATTN_K, "blk.%d.attn_k.weight", {TTX_D_EMBD, TTX_D_K}, 0},                \
-        {TTX_W_ATTN_V, "blk.%d.attn_v.weight", {TTX_D_EMBD, TTX_D_V}, 0},                \
-        {TTX_W_ATTN_OUTPUT, "blk.%d.attn_output.weight", {TTX_D_ATTN, TTX_D_EMBD}, 0}, { \
-        TTX_W_FFN_NORM, "blk.%d.ffn_norm.weight", {TTX_D_EMBD}, 0                        \
+#define TTX_TENSORS_COMMON                                                          \
+    {TTX_W_TOKEN_EMBD, "token_embd.weight", {TTX_D_EMBD, TTX_D_VOCAB}, 0},          \
+        {TTX_W_OUTPUT_NORM, "output_norm.weight", {TTX_D_EMBD}, 0},                 \
+        {TTX_W_OUTPUT, "output.weight", {TTX_D_EMBD, TTX_D_VOCAB}, TTX_T_TIED},     \
+        {TTX_W_ATTN_NORM, "blk.%d.attn_norm.weight", {TTX_D_EMBD}, 0},              \
+        {TTX_W_ATTN_Q, "blk.%d.attn_q.weight", {TTX_D_EMBD, TTX_D_Q}, 0},           \
+        {TTX_W_ATTN_K, "blk.%d.attn_k.weight", {TTX_D_EMBD, TTX_D_K}, 0},           \
+        {TTX_W_ATTN_V, "blk.%d.attn_v.weight", {TTX_D_EMBD, TTX_D_V}, 0}, {         \
+        TTX_W_ATTN_OUTPUT, "blk.%d.attn_output.weight", {TTX_D_ATTN, TTX_D_EMBD}, 0 \
     }
 
-#define TTX_TENSORS_FFN                                                      \
-    {TTX_W_FFN_GATE, "blk.%d.ffn_gate.weight", {TTX_D_EMBD, TTX_D_FF}, 0},   \
-        {TTX_W_FFN_UP, "blk.%d.ffn_up.weight", {TTX_D_EMBD, TTX_D_FF}, 0}, { \
-        TTX_W_FFN_DOWN, "blk.%d.ffn_down.weight", {TTX_D_FF, TTX_D_EMBD}, 0  \
+#define TTX_TENSORS_FFN_NORM \
+    { TTX_W_FFN_NORM, "blk.%d.ffn_norm.weight", {TTX_D_EMBD}, 0 }
+
+/* The feed-forward part of a model without experts. */
+#define TTX_TENSORS_FFN                                                                \
+    {TTX_W_FFN_GATE, "blk.%d.ffn_gate.weight", {TTX_D_EMBD, TTX_D_FF}, TTX_T_DENSE},   \
+        {TTX_W_FFN_UP, "blk.%d.ffn_up.weight", {TTX_D_EMBD, TTX_D_FF}, TTX_T_DENSE}, { \
+        TTX_W_FFN_DOWN, "blk.%d.ffn_down.weight", {TTX_D_FF, TTX_D_EMBD}, TTX_T_DENSE  \
+    }
+
+/* ... and of one with: the router, the optional parts of routing, the experts. Old files have a
+ * tensor for each expert. */
+#define TTX_TENSORS_MOE                                                                            \
+    {TTX_W_ROUTER, "blk.%d.ffn_gate_inp.weight", {TTX_D_EMBD, TTX_D_EXPERTS}, TTX_T_MOE},          \
+        {TTX_W_ROUTER_SELECT_BIAS,                                                                 \
+         "blk.%d.exp_probs_b.bias",                                                                \
+         {TTX_D_EXPERTS},                                                                          \
+         TTX_T_MOE | TTX_T_OPTIONAL},                                                              \
+        {TTX_W_ROUTER_TABLE,                                                                       \
+         "blk.%d.ffn_gate_tid2eid.weight",                                                         \
+         {TTX_D_USED, TTX_D_VOCAB},                                                                \
+         TTX_T_MOE | TTX_T_OPTIONAL | TTX_T_I32},                                                  \
+        {TTX_W_GATE_EXPS,                                                                          \
+         "blk.%d.ffn_gate_exps.weight",                                                            \
+         {TTX_D_EMBD, TTX_D_FF_EXP, TTX_D_EXPERTS},                                                \
+         TTX_T_MOE,                                                                                \
+         "blk.%d.ffn_gate.%d.weight"},                                                             \
+        {TTX_W_UP_EXPS,                                                                            \
+         "blk.%d.ffn_up_exps.weight",                                                              \
+         {TTX_D_EMBD, TTX_D_FF_EXP, TTX_D_EXPERTS},                                                \
+         TTX_T_MOE,                                                                                \
+         "blk.%d.ffn_up.%d.weight"},                                                               \
+    {                                                                                              \
+        TTX_W_DOWN_EXPS, "blk.%d.ffn_down_exps.weight", {TTX_D_FF_EXP, TTX_D_EMBD, TTX_D_EXPERTS}, \
+            TTX_T_MOE, "blk.%d.ffn_down.%d.weight"                                                 \
     }
 
 /* q, k, v biases: required in some architectures, optional in others. */
@@ -79,5 +115,11 @@ static inline void block_ffn(ttx_step *s, ttx_glu kind) {
 /* Rows of a hyperparameter table that most architectures have. */
 #define TTX_HPARAM_FF \
     { "feed_forward_length", TTX_HP_U32, offsetof(ttx_hparams, n_ff), true, 0, 1, 1 << 22 }
+
+#define TTX_HPARAMS_MOE                                                                           \
+    {"expert_count", TTX_HP_U32, offsetof(ttx_hparams, n_expert), true, 0, 1, TTX_MAX_EXPERTS}, { \
+        "expert_used_count", TTX_HP_U32, offsetof(ttx_hparams, n_expert_used), true, 0, 1,        \
+            TTX_MAX_EXPERTS_USED                                                                  \
+    }
 
 #endif

@@ -22,6 +22,7 @@ static const ttx_hparam_def hparams[] = {
 
 static const ttx_tensor_def tensors[] = {
     TTX_TENSORS_COMMON,
+    TTX_TENSORS_FFN_NORM,
     TTX_TENSORS_FFN,
     TTX_TENSORS_QK_NORM,
     {TTX_W_ATTN_POST_NORM, "blk.%d.post_attention_norm.weight", {TTX_D_EMBD}, 0},
@@ -61,6 +62,7 @@ const ttx_arch ttx_arch_gemma3 = {
     .hparams = hparams,
     .tensors = tensors,
     .rope_layout = TTX_ROPE_NEOX,
+    .local_rope = true,
     .configure = configure,
     .embed = block_embed,
     .layer = layer,

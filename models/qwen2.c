@@ -11,10 +11,7 @@ static const ttx_hparam_def hparams[] = {
 };
 
 static const ttx_tensor_def tensors[] = {
-    TTX_TENSORS_COMMON,
-    TTX_TENSORS_FFN,
-    TTX_TENSORS_QKV_BIAS(0),
-    {0},
+    TTX_TENSORS_COMMON, TTX_TENSORS_FFN_NORM, TTX_TENSORS_FFN, TTX_TENSORS_QKV_BIAS(0), {0},
 };
 
 static void layer(ttx_step *s, int il) {

@@ -12,10 +12,7 @@ static const ttx_hparam_def hparams[] = {
 };
 
 static const ttx_tensor_def tensors[] = {
-    TTX_TENSORS_COMMON,
-    TTX_TENSORS_FFN,
-    TTX_TENSORS_QK_NORM,
-    {0},
+    TTX_TENSORS_COMMON, TTX_TENSORS_FFN_NORM, TTX_TENSORS_FFN, TTX_TENSORS_QK_NORM, {0},
 };
 
 static void layer(ttx_step *s, int il) {

@@ -32,4 +32,11 @@ typedef struct ttx_route_sink {
     void *ctx;
 } ttx_route_sink;
 
+/* Chooses in the router's place, where it can: replay of a real model's routes. Fills k, expert,
+ * score and weight of a route whose other fields are set; false: the router chooses. */
+typedef struct ttx_route_source {
+    bool (*choose)(void *ctx, ttx_route *r);
+    void *ctx;
+} ttx_route_source;
+
 #endif
