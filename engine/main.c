@@ -11,10 +11,11 @@
 #include <string.h>
 
 extern const ttx_command ttx_cmd_run, ttx_cmd_eval, ttx_cmd_tokenize, ttx_cmd_gguf_dump,
-    ttx_cmd_plan;
+    ttx_cmd_plan, ttx_cmd_bench;
 
 static const ttx_command *const commands[] = {
-    &ttx_cmd_run, &ttx_cmd_eval, &ttx_cmd_tokenize, &ttx_cmd_gguf_dump, &ttx_cmd_plan, NULL,
+    &ttx_cmd_run,   &ttx_cmd_eval, &ttx_cmd_tokenize, &ttx_cmd_gguf_dump, &ttx_cmd_plan,
+    &ttx_cmd_bench, NULL,
 };
 
 /* Commands about commands: they take a name, not options, and main runs them itself. */

@@ -1,0 +1,112 @@
+/* bench_int.h -- the parts of `ttx bench`: what is asked, what one test is, what came of it.
+ *
+ *     options --bench_args--> lists --cmd_bench--> one test at a time --bench_run--> result
+ *     result + limits --bound--> share of the machine --bench_out--> a row of output
+ */
+#ifndef BENCH_INT_H
+#define BENCH_INT_H
+
+#include "engine_args.h"
+#include "limits.h"
+
+#include <signal.h>
+
+/* ---- lists of values (bench_args.c) ---- */
+
+enum { BENCH_MAX_VALUES = 256 };
+
+typedef struct bench_values {
+    int32_t v[BENCH_MAX_VALUES];
+    int n;
+} bench_values;
+
+/* Every value of every time that the option was given: numbers and ranges as llama-bench writes
+ * them, "512", "1,2,4", "1-4", "64-256+64", "1-8*2". Nothing given: `def`. Errors: TTX_E_USAGE. */
+int bench_parse_ints(bench_values *out, const ttx_opt_list *given, const char *option, int32_t min,
+                     int32_t def, ttx_err *err);
+/* The same for "PROMPT,GEN": pairs, one after the other. */
+int bench_parse_pairs(bench_values *out, const ttx_opt_list *given, const char *option,
+                      ttx_err *err);
+/* The same for names out of "a|b|c": their indices. Nothing given: 0. */
+int bench_parse_names(bench_values *out, const ttx_opt_list *given, const char *option,
+                      const char *choices, ttx_err *err);
+/* Item i of "a|b|c", into buf; returns buf. */
+const char *bench_choice(const char *choices, int32_t i, char buf[16]);
+
+extern const char bench_kv_types[], bench_load_modes[], bench_isas[];
+
+/* ---- one test (bench_run.c) ---- */
+
+typedef struct bench_test {
+    int32_t n_prompt, n_gen, n_depth; /* tokens of a prompt, then decoded, after n_depth before */
+    int32_t n_ubatch, n_threads;
+    int32_t k_type, v_type, load_mode, isa; /* indices into the lists above */
+} bench_test;
+
+/* Owned by the caller; bench_result_free. */
+typedef struct bench_result {
+    bench_test test;
+    int n_reps;        /* that were finished */
+    uint64_t *ns;      /* [n_reps] of prompt and decoding together */
+    uint64_t *ttft_ns; /* [n_reps] of the prompt, whose logits give the first token */
+    float *step_ms;    /* [n_steps] of each decode step of all repetitions, ascending */
+    size_t n_steps;
+    double bound_ts;                       /* 0: unknown */
+    double bytes_per_token, ops_per_token; /* what the bound rests on */
+    char started[24];                      /* UTC, ISO 8601 */
+} bench_result;
+
+typedef struct bench_how {
+    int n_reps;
+    bool warm_up;
+    uint32_t delay_s; /* before each repetition */
+    const volatile sig_atomic_t *interrupted;
+    void (*progress)(void *ctx, const bench_test *t, int rep, double ts); /* ts of the last rep */
+    void *progress_ctx;
+} bench_how;
+
+/* Runs one test in a session that has room for it. Errors: TTX_E_RUNTIME, TTX_E_INTERRUPTED. */
+int bench_run(bench_result *r, ttx_session *s, uint32_t n_vocab, const bench_test *t,
+              const bench_how *how, ttx_err *err);
+void bench_result_free(bench_result *r);
+
+/* Tokens a second of repetition i. */
+double bench_ts(const bench_result *r, int i);
+typedef struct bench_spread {
+    double mean, stddev, median;
+} bench_spread;
+bench_spread bench_spread_of(const double *v, int n);
+/* Of the decode steps, in milliseconds; NaN without steps. */
+double bench_step_quantile(const bench_result *r, double q);
+
+/* ---- the limit of one test (bound.c) ---- */
+
+/* Fills the bound fields of r: the tokens a second at which a machine of these limits could run
+ * the test at most. */
+int bench_bound(bench_result *r, const ttx_model *m, const ttx_limits *lim, ttx_err *err);
+
+/* ---- output (bench_out.c) ---- */
+
+typedef enum bench_format { BENCH_MD, BENCH_JSON, BENCH_JSONL, BENCH_CSV, BENCH_SQL } bench_format;
+
+/* What a row says besides its result. */
+typedef struct bench_subject {
+    const ttx_model *model;
+    const ttx_limits *limits;
+    ttx_isa isa;
+} bench_subject;
+
+typedef struct bench_out {
+    FILE *to;
+    bench_format format;
+    int n_rows;
+    char cpu[128];
+} bench_out;
+
+void bench_out_begin(bench_out *o, FILE *to, bench_format format);
+int bench_out_row(bench_out *o, const bench_subject *s, const bench_result *r, ttx_err *err);
+void bench_out_end(bench_out *o, const ttx_limits *lim);
+/* "pp512 @ d4096": as llama-bench names tests. */
+const char *bench_test_name(const bench_test *t, char buf[64]);
+
+#endif

@@ -1,0 +1,161 @@
+/* bench_run.c -- runs one test: random tokens, the same in every run; nothing is sampled.
+ *
+ * What is timed is evaluation alone, as llama-bench does. The positions before the test (its depth)
+ * are evaluated once and kept: a repetition rewinds to them.
+ */
+#include "bench_int.h"
+
+#include "clock.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+typedef struct runner {
+    ttx_session *s;
+    const bench_test *t;
+    const bench_how *how;
+    uint32_t n_vocab;
+    uint64_t random;
+    int32_t *tokens; /* [longest run of tokens] */
+} runner;
+
+/* Knuth's MMIX generator: fixed, so that every run and every build sees the same tokens. */
+static int32_t draw(runner *r) {
+    r->random = r->random * 6364136223846793005u + 1442695040888963407u;
+    return (int32_t)((r->random >> 33) % r->n_vocab);
+}
+
+/* Evaluates n random tokens as a prompt, in pieces between which Ctrl-C is noticed. */
+static int eval_prompt(runner *r, int32_t n, ttx_err *err) {
+    for (int32_t i = 0; i < n; i++) r->tokens[i] = draw(r);
+    for (int32_t at = 0; at < n;) {
+        if (*r->how->interrupted) return TTX_E_INTERRUPTED;
+        int32_t piece = n - at < r->t->n_ubatch ? n - at : r->t->n_ubatch;
+        ttx_want want = at + piece == n ? TTX_WANT_LAST : TTX_WANT_NONE;
+        int rc = ttx_session_eval(r->s, r->tokens + at, (size_t)piece, TTX_PROMPT, want, err);
+        if (rc) return rc;
+        at += piece;
+    }
+    return TTX_OK;
+}
+
+/* Decodes n tokens; step_ms (may be NULL) receives the time of each. */
+static int eval_steps(runner *r, int32_t n, float *step_ms, ttx_err *err) {
+    for (int32_t i = 0; i < n; i++) {
+        if (*r->how->interrupted) return TTX_E_INTERRUPTED;
+        int32_t token = draw(r);
+        uint64_t start = ttx_now_ns();
+        int rc = ttx_session_eval(r->s, &token, 1, TTX_EXACT, TTX_WANT_LAST, err);
+        if (rc) return rc;
+        if (step_ms) step_ms[i] = (float)((double)(ttx_now_ns() - start) * 1e-6);
+    }
+    return TTX_OK;
+}
+
+static int warm_up(runner *r, ttx_err *err) {
+    const bench_test *t = r->t;
+    int32_t n = t->n_prompt < t->n_ubatch ? t->n_prompt : t->n_ubatch;
+    int rc = eval_prompt(r, n, err);
+    if (!rc && t->n_gen) rc = eval_steps(r, 1, NULL, err);
+    return rc;
+}
+
+static int repeat(runner *r, bench_result *out, ttx_err *err) {
+    const bench_test *t = r->t;
+    int i = out->n_reps;
+    ttx_session_rewind(r->s, (uint32_t)t->n_depth);
+    if (r->how->delay_s) nanosleep(&(struct timespec){.tv_sec = r->how->delay_s}, NULL);
+    uint64_t start = ttx_now_ns();
+    int rc = eval_prompt(r, t->n_prompt, err);
+    out->ttft_ns[i] = ttx_now_ns() - start;
+    if (!rc) rc = eval_steps(r, t->n_gen, out->step_ms + out->n_steps, err);
+    if (rc) return rc;
+    out->ns[i] = ttx_now_ns() - start;
+    out->n_steps += (size_t)t->n_gen;
+    out->n_reps++;
+    return TTX_OK;
+}
+
+static int allocate(runner *r, bench_result *out, ttx_err *err) {
+    const bench_test *t = r->t;
+    size_t reps = (size_t)r->how->n_reps;
+    size_t n = (size_t)(t->n_prompt > t->n_depth ? t->n_prompt : t->n_depth) + 1;
+    r->tokens = malloc(n * sizeof *r->tokens);
+    out->ns = calloc(reps, sizeof *out->ns);
+    out->ttft_ns = calloc(reps, sizeof *out->ttft_ns);
+    out->step_ms = calloc(reps * (size_t)t->n_gen + 1, sizeof *out->step_ms);
+    if (!r->tokens || !out->ns || !out->ttft_ns || !out->step_ms)
+        return ttx_fail_nomem(err, "samples", reps * (size_t)t->n_gen * sizeof *out->step_ms);
+    return TTX_OK;
+}
+
+static int ascending(const void *a, const void *b) {
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+int bench_run(bench_result *out, ttx_session *s, uint32_t n_vocab, const bench_test *t,
+              const bench_how *how, ttx_err *err) {
+    runner r = {.s = s, .t = t, .how = how, .n_vocab = n_vocab, .random = 1};
+    *out = (bench_result){.test = *t};
+    time_t now = time(NULL);
+    struct tm utc;
+    strftime(out->started, sizeof out->started, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
+    int rc = allocate(&r, out, err);
+    if (rc) goto done;
+    if (how->progress) how->progress(how->progress_ctx, t, 0, 0);
+    if (ttx_session_pos(s) > (uint32_t)t->n_depth) ttx_session_rewind(s, (uint32_t)t->n_depth);
+    rc = eval_prompt(&r, t->n_depth - (int32_t)ttx_session_pos(s), err);
+    if (!rc && how->warm_up) rc = warm_up(&r, err);
+    while (!rc && out->n_reps < how->n_reps) {
+        rc = repeat(&r, out, err);
+        if (!rc && how->progress)
+            how->progress(how->progress_ctx, t, out->n_reps, bench_ts(out, out->n_reps - 1));
+    }
+    qsort(out->step_ms, out->n_steps, sizeof *out->step_ms, ascending);
+done:
+    free(r.tokens);
+    return rc;
+}
+
+void bench_result_free(bench_result *r) {
+    free(r->ns);
+    free(r->ttft_ns);
+    free(r->step_ms);
+    *r = (bench_result){0};
+}
+
+/* ---- statistics ---- */
+
+double bench_ts(const bench_result *r, int i) {
+    return (double)(r->test.n_prompt + r->test.n_gen) / ((double)(r->ns[i] + 1) * 1e-9);
+}
+
+static int ascending_double(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* stddev is the sample's (n - 1), as llama-bench's. */
+bench_spread bench_spread_of(const double *v, int n) {
+    bench_spread s = {0};
+    double squares = 0;
+    double *sorted = n > 0 ? malloc((size_t)n * sizeof *sorted) : NULL;
+    for (int i = 0; i < n; i++) s.mean += v[i] / n;
+    for (int i = 0; i < n; i++) squares += (v[i] - s.mean) * (v[i] - s.mean);
+    if (n > 1) s.stddev = sqrt(squares / (n - 1));
+    s.median = s.mean; /* without memory for better */
+    if (!sorted) return s;
+    memcpy(sorted, v, (size_t)n * sizeof *v);
+    qsort(sorted, (size_t)n, sizeof *sorted, ascending_double);
+    s.median = (sorted[(n - 1) / 2] + sorted[n / 2]) / 2;
+    free(sorted);
+    return s;
+}
+
+double bench_step_quantile(const bench_result *r, double q) {
+    if (!r->n_steps) return NAN;
+    return r->step_ms[(size_t)(q * (double)(r->n_steps - 1) + 0.5)];
+}
