@@ -42,6 +42,14 @@ int ttx_engine_open(ttx_engine *e, const ttx_engine_args *a, ttx_err *err) {
     int rc = gguf_open(&e->file, a->model, err);
     if (rc) return rc;
     if ((rc = ttx_model_load(&e->model, e->file, ttx_archs, err))) return rc;
+    if (a->n_expert_used) {
+        uint32_t own = e->model->hp.n_expert_used;
+        if ((rc = ttx_model_set_experts_used(e->model, a->n_expert_used, err))) return rc;
+        if (a->n_expert_used != own)
+            ttx_note(
+                "%u experts a token instead of the model's %u: results are not the model's own",
+                a->n_expert_used, own);
+    }
     ttx_runtime_settings set = ttx_runtime_default_settings();
     set.n_threads = a->n_threads > a->n_threads_batch ? a->n_threads : a->n_threads_batch;
     if (!a->n_threads || (a->n_threads_batch && !a->n_threads)) set.n_threads = 0;

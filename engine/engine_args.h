@@ -80,6 +80,14 @@ void ttx_engine_args_defaults(ttx_engine_args *a);
          "LEVEL",                                                                                 \
          "highest instruction set to use",                                                        \
          .choices = "auto|scalar|avx2|avx512|vnni|amx"},                                          \
+        {"--n-expert-used",                                                                       \
+         OPT_U32,                                                                                 \
+         TTX_ARG(n_expert_used),                                                                  \
+         "K",                                                                                     \
+         "experts that a token uses; changes the results",                                        \
+         .min = 1,                                                                                \
+         .max = 1024,                                                                             \
+         .shown_default = "the model's"},                                                         \
     {                                                                                             \
         "-v, --verbose", OPT_FLAG, TTX_ARG(verbose), .help = "say more on stderr"                 \
     }
