@@ -9,7 +9,7 @@
  * Non-goal: repacking for an outer-product kernel. It would save the lane sums (4 % at TILE_K 512)
  * and cost a transposition of every tile.
  */
-#include "mm_avx2_int.h"
+#include "types_avx2.h"
 
 enum { TILE_ROWS = 8, TILE_K = 512 };
 _Static_assert(TILE_ROWS *TILE_K * sizeof(float) <= TTX_MM_SCRATCH, "the tile fits the scratch");
@@ -92,18 +92,19 @@ static void gemm(const ttx_mm *m, int64_t r0, int64_t r1, float *tile, ttx_dtype
     }
 }
 
-#define TYPES(X)                                                                            \
-    X(F32)                                                                                  \
-    X(F16)                                                                                  \
-    X(BF16) X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(Q8_0) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) \
-        X(IQ4_NL) X(IQ4_XS) X(MXFP4)
-#define MATMUL(T)                                                                    \
-    static void prompt_##T(const ttx_mm *m, int64_t r0, int64_t r1, void *scratch) { \
+#define MATMUL(t, T, ...)                                                            \
+    static void prompt_##t(const ttx_mm *m, int64_t r0, int64_t r1, void *scratch) { \
         gemm(m, r0, r1, scratch, TTX_##T);                                           \
     }
-TYPES(MATMUL)
+TTX_TYPES_AVX2(MATMUL)
+MATMUL(f32, F32)
+MATMUL(f16, F16)
+MATMUL(bf16, BF16)
 
 void ttx_gemm_avx2_init(ttx_kernels *k) {
-#define ENTRY(T) k->matmul[TTX_PROMPT][TTX_##T] = prompt_##T;
-    TYPES(ENTRY)
+#define ENTRY(t, T, ...) k->matmul[TTX_PROMPT][TTX_##T] = prompt_##t;
+    TTX_TYPES_AVX2(ENTRY)
+    ENTRY(f32, F32)
+    ENTRY(f16, F16)
+    ENTRY(bf16, BF16)
 }
