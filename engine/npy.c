@@ -39,14 +39,6 @@ static const char *after_key(const char *dict, const char *key) {
     return p + strspn(p, " :");
 }
 
-/* What an error shows of a header: no blanks at the end, nothing but printable characters. */
-static void make_printable(char *s) {
-    size_t n = strlen(s);
-    while (n && isspace((unsigned char)s[n - 1])) s[--n] = 0;
-    for (; *s; s++)
-        if (*s < ' ' || *s > '~') *s = '?';
-}
-
 static int parse(ttx_npy *m, const char *path, ttx_err *err) {
     const uint8_t *b = m->map;
     char dict[1024];
@@ -63,7 +55,7 @@ static int parse(ttx_npy *m, const char *path, ttx_err *err) {
     unsigned long long rows = 0, cols = 0;
     if (!descr || strncmp(descr, "'<f4'", 5) != 0 || !order || strncmp(order, "False", 5) != 0 ||
         !shape || sscanf(shape, "(%llu, %llu)", &rows, &cols) != 2) {
-        make_printable(dict);
+        while (n && isspace((unsigned char)dict[n - 1])) dict[--n] = 0;
         return ttx_fail(err, TTX_E_USAGE, "%s: expected a float32 matrix in C order, found '%.80s'",
                         path, dict);
     }

@@ -1,6 +1,7 @@
 /* err.c -- see err.h. */
 #include "err.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -12,6 +13,8 @@ int ttx_fail(ttx_err *e, ttx_code code, const char *fmt, ...) {
     int n = vsnprintf(e->msg, sizeof e->msg, fmt, ap);
     va_end(ap);
     if (n >= (int)sizeof e->msg) memcpy(e->msg + sizeof e->msg - 4, "...", 4);
+    for (char *c = e->msg; *c; c++)
+        if (iscntrl((unsigned char)*c)) *c = '?';
     return code;
 }
 

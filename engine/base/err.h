@@ -25,7 +25,7 @@ typedef struct ttx_err {
 
 /* Records the message if `e` holds none yet; returns `code` in any case, so that a caller can
  * write `return ttx_fail(...)`. `e` may be NULL when the caller does not want the text. A message
- * that does not fit ends in "...". */
+ * that does not fit ends in "..."; control characters (of a damaged file, say) become '?'. */
 int ttx_fail(ttx_err *e, ttx_code code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 /* ttx_fail for "out of memory": `what` names what the bytes were for. */
