@@ -17,7 +17,7 @@
 #include "attn_int.h"
 
 #include "avx2_math.h"
-#include "blocks.h"
+#include "quant_blocks.h"
 
 #include <math.h>
 #include <string.h>

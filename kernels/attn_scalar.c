@@ -7,7 +7,7 @@
  */
 #include "attn_int.h"
 
-#include "blocks.h"
+#include "quant_blocks.h"
 #include "half.h"
 #include "scalar_math.h"
 

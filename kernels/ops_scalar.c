@@ -6,7 +6,7 @@
  */
 #include "kernels_int.h"
 
-#include "blocks.h"
+#include "quant_blocks.h"
 #include "half.h"
 #include "scalar_math.h"
 

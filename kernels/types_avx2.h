@@ -1,6 +1,6 @@
 /* types_avx2.h -- how AVX2 reads each quantised type: the scales of 256 weights (a group: eight
  * blocks of 32) and the integers of one block, in order. Dot products and dequantisation both
- * follow from it. See blocks.h for the layouts, unpack.h for the common form w = s * q - m.
+ * follow from it. See quant_blocks.h for the layouts, unpack.h for the common form w = s * q - m.
  *
  * Shifts are of 16-bit lanes: what comes in from the neighbour byte is masked away.
  * To be included by *_avx2.c only.
@@ -8,7 +8,7 @@
 #ifndef TTX_TYPES_AVX2_H
 #define TTX_TYPES_AVX2_H
 
-#include "blocks.h"
+#include "quant_blocks.h"
 #include "mm_avx2_int.h"
 
 typedef struct ttx_group {

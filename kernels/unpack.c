@@ -1,6 +1,6 @@
-/* unpack.c -- see unpack.h; the layouts are drawn in blocks.h. */
+/* unpack.c -- see unpack.h; the layouts are drawn in quant_blocks.h. */
 #include "unpack.h"
-#include "blocks.h"
+#include "quant_blocks.h"
 #include "half.h"
 
 #include <stddef.h>

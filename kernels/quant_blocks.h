@@ -1,4 +1,4 @@
-/* blocks.h -- the quantised blocks of GGUF, drawn as they lie in the file (little-endian, packed,
+/* quant_blocks.h -- the quantised blocks of GGUF, drawn as they lie in the file (little-endian, packed,
  * no alignment). Source: the GGUF/ggml format. `d`, `dmin`, `m` are F16 bit patterns.
  *
  * A block of 32 stores element i (i < 16) in the low nibble of qs[i] and element i + 16 in the
@@ -17,8 +17,8 @@
  * Q6_K: each 128 elements take 64 bytes of ql (low nibbles: elements 0..63, high: 64..127) and 32
  * bytes of qh (as Q2_K's qs).
  */
-#ifndef TTX_BLOCKS_H
-#define TTX_BLOCKS_H
+#ifndef TTX_QUANT_BLOCKS_H
+#define TTX_QUANT_BLOCKS_H
 
 #include <stdint.h>
 
