@@ -1,5 +1,5 @@
-/* quant_blocks.h -- the quantised blocks of GGUF, drawn as they lie in the file (little-endian, packed,
- * no alignment). Source: the GGUF/ggml format. `d`, `dmin`, `m` are F16 bit patterns.
+/* quant_blocks.h -- the quantised blocks of GGUF, drawn as they lie in the file (little-endian,
+ * packed, no alignment). Source: the GGUF/ggml format. `d`, `dmin`, `m` are F16 bit patterns.
  *
  * A block of 32 stores element i (i < 16) in the low nibble of qs[i] and element i + 16 in the
  * high nibble. A K block has 256 elements in sub-blocks of 16 or 32 with scales of few bits:
