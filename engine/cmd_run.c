@@ -32,6 +32,7 @@ enum { MAX_PROMPT = 1 << 30, MAX_LINE = 1 << 20 };
 typedef struct run_state {
     const settings *set;
     FILE *log;
+    ttx_outfile json; /* open from the start: better to fail before the text than after it */
     ttx_engine e;
     ttx_tokenizer *tok;
     ttx_session *session;
@@ -46,8 +47,15 @@ typedef struct run_state {
 static volatile sig_atomic_t interrupted;
 
 static void on_interrupt(int sig) {
+    (void)sig;
     interrupted = 1;
-    signal(sig, SIG_DFL); /* a second one ends the program at once */
+}
+
+/* SA_RESTART: output that was being written is finished; without it a read ends. */
+static void catch_interrupt(int flags) {
+    struct sigaction a = {.sa_handler = on_interrupt,
+                          .sa_flags = flags | (int)SA_RESETHAND}; /* a second one ends us at once */
+    sigaction(SIGINT, &a, NULL);
 }
 
 static void __attribute__((format(printf, 2, 3))) say(run_state *r, const char *format, ...) {
@@ -141,8 +149,12 @@ static int converse(run_state *r, ttx_err *err) {
     int rc = TTX_OK;
     while (!rc && !interrupted && r->gen.stats.stop != TTX_STOP_CONTEXT) {
         if (isatty(STDIN_FILENO)) fputs("\n> ", stderr);
+        catch_interrupt(0);
         ssize_t n = getline(&line, &cap, stdin);
+        if (n < 0 && !feof(stdin) && !interrupted)
+            rc = ttx_fail(err, TTX_E_RUNTIME, "standard input: cannot read: %s", strerror(errno));
         if (n < 0) break;
+        catch_interrupt(SA_RESTART);
         while (n && (line[n - 1] == '\n' || line[n - 1] == '\r')) line[--n] = 0;
         if (n) rc = take_turn(r, line, (size_t)n, err);
     }
@@ -203,6 +215,7 @@ static int open_all(run_state *r, ttx_err *err) {
     if (!rc && set->chat) rc = ttx_chat_detect(&r->chat, r->e.file, err);
     if (!rc) rc = ttx_engine_session(&r->e, &set->engine, 1, &r->session, err);
     if (!rc) rc = open_generator(r, err);
+    if (!rc && set->json) rc = ttx_outfile_open(&r->json, set->json, err);
     return rc;
 }
 
@@ -235,38 +248,60 @@ static void summarise(run_state *r) {
         per_second(g->decode_n, g->decode_s), (double)peak_rss() / (1 << 20));
 }
 
-static int write_json(run_state *r, ttx_err *err) {
+/* NULL if memory fails: half a summary would be a wrong one. */
+static cJSON *summary_object(run_state *r) {
     ttx_gen_stats *g = &r->gen.stats;
-    ttx_outfile out;
-    int rc = ttx_outfile_open(&out, r->set->json, err);
-    if (rc) return rc;
+    const struct {
+        const char *key, *value;
+    } strings[] = {
+        {"model", gguf_path(r->e.file)},
+        {"architecture", r->e.model->arch->name},
+        {"isa", ttx_isa_name(r->e.rt.isa)},
+        {"stop", stop_name(g->stop)},
+    };
+    const struct {
+        const char *key;
+        double value;
+    } numbers[] = {
+        {"n_threads", ttx_pool_threads(r->e.rt.pool)},
+        {"n_ctx", ttx_session_n_ctx(r->session)},
+        {"model_bytes", (double)ttx_model_bytes(r->e.model)},
+        {"load_s", r->e.load_s},
+        {"ttft_s", g->ttft_s},
+        {"prompt_n", (double)g->prompt_n},
+        {"prompt_s", g->prompt_s},
+        {"prompt_tps", per_second(g->prompt_n, g->prompt_s)},
+        {"decode_n", (double)g->decode_n},
+        {"decode_s", g->decode_s},
+        {"decode_tps", per_second(g->decode_n, g->decode_s)},
+        {"decode_ms_p50", ttx_gen_quantile(g, 0.5)},
+        {"decode_ms_p95", ttx_gen_quantile(g, 0.95)},
+        {"decode_ms_p99", ttx_gen_quantile(g, 0.99)},
+        {"generated_n", (double)g->n_tokens},
+        {"peak_rss_bytes", (double)peak_rss()},
+    };
     cJSON *o = cJSON_CreateObject();
-    cJSON_AddStringToObject(o, "model", gguf_path(r->e.file));
-    cJSON_AddStringToObject(o, "architecture", r->e.model->arch->name);
-    cJSON_AddStringToObject(o, "isa", ttx_isa_name(r->e.rt.isa));
-    cJSON_AddNumberToObject(o, "n_threads", ttx_pool_threads(r->e.rt.pool));
-    cJSON_AddNumberToObject(o, "n_ctx", ttx_session_n_ctx(r->session));
-    cJSON_AddNumberToObject(o, "model_bytes", (double)ttx_model_bytes(r->e.model));
-    cJSON_AddNumberToObject(o, "load_s", r->e.load_s);
-    cJSON_AddNumberToObject(o, "ttft_s", g->ttft_s);
-    cJSON_AddNumberToObject(o, "prompt_n", (double)g->prompt_n);
-    cJSON_AddNumberToObject(o, "prompt_s", g->prompt_s);
-    cJSON_AddNumberToObject(o, "prompt_tps", per_second(g->prompt_n, g->prompt_s));
-    cJSON_AddNumberToObject(o, "decode_n", (double)g->decode_n);
-    cJSON_AddNumberToObject(o, "decode_s", g->decode_s);
-    cJSON_AddNumberToObject(o, "decode_tps", per_second(g->decode_n, g->decode_s));
-    cJSON_AddNumberToObject(o, "decode_ms_p50", ttx_gen_quantile(g, 0.5));
-    cJSON_AddNumberToObject(o, "decode_ms_p95", ttx_gen_quantile(g, 0.95));
-    cJSON_AddNumberToObject(o, "decode_ms_p99", ttx_gen_quantile(g, 0.99));
-    cJSON_AddNumberToObject(o, "generated_n", (double)g->n_tokens);
-    cJSON_AddStringToObject(o, "stop", stop_name(g->stop));
-    cJSON_AddNumberToObject(o, "peak_rss_bytes", (double)peak_rss());
-    char *text = cJSON_Print(o);
+    bool ok = o;
+    for (size_t i = 0; i < sizeof strings / sizeof *strings; i++)
+        ok = ok && cJSON_AddStringToObject(o, strings[i].key, strings[i].value);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        ok = ok && cJSON_AddNumberToObject(o, numbers[i].key, numbers[i].value);
+    if (ok) return o;
     cJSON_Delete(o);
-    if (!text) rc = ttx_fail_nomem(err, "summary as JSON", 4096);
-    if (text) fprintf(out.f, "%s\n", text);
+    return NULL;
+}
+
+static int write_json(run_state *r, ttx_err *err) {
+    cJSON *o = summary_object(r);
+    char *text = o ? cJSON_Print(o) : NULL;
+    cJSON_Delete(o);
+    int rc = TTX_OK;
+    if (text)
+        fprintf(r->json.f, "%s\n", text);
+    else
+        rc = ttx_fail_nomem(err, "summary as JSON", 4096);
     free(text);
-    return ttx_outfile_close(&out, rc, err);
+    return ttx_outfile_close(&r->json, rc, err);
 }
 
 /* ---- the command ---- */
@@ -274,7 +309,7 @@ static int write_json(run_state *r, ttx_err *err) {
 static int run_prompt(run_state *r, const char *prompt, size_t n, ttx_err *err) {
     const settings *set = r->set;
     describe(r);
-    signal(SIGINT, on_interrupt);
+    catch_interrupt(SA_RESTART);
     int rc = n ? take_turn(r, prompt, n, err) : TTX_OK;
     if (!rc && set->interactive) rc = converse(r, err);
     if (r->gen.stats.n_tokens && isatty(STDOUT_FILENO)) fputc('\n', stdout);
@@ -304,6 +339,7 @@ static int run(const void *arg, ttx_err *err) {
     ttx_session_close(r.session);
     ttx_tokenizer_free(r.tok);
     ttx_engine_close(&r.e);
+    if (r.json.f) ttx_outfile_close(&r.json, rc, err);
     if (r.log) fclose(r.log);
     free(prompt);
     return rc;
