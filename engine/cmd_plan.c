@@ -14,24 +14,31 @@ typedef struct settings {
     bool json;
 } settings;
 
+/* NULL if memory fails: an access without one of its fields would be a wrong one. */
+static cJSON *access_object(const ttx_access *a, const gguf_tensor *tensors) {
+    cJSON *o = cJSON_CreateObject();
+    bool outside = a->layer == TTX_NO_LAYER;
+    bool ok = o && cJSON_AddStringToObject(o, "op", ttx_op_name(a->op)) &&
+              (outside ? cJSON_AddNullToObject(o, "layer_id")
+                       : cJSON_AddNumberToObject(o, "layer_id", a->layer)) &&
+              cJSON_AddStringToObject(o, "tensor_name", tensors[a->tensor].name) &&
+              cJSON_AddNumberToObject(o, "file_offset", (double)a->range.offset) &&
+              cJSON_AddNumberToObject(o, "size_bytes", (double)a->range.size) &&
+              cJSON_AddNumberToObject(o, "n_expert", a->n_expert) &&
+              cJSON_AddNumberToObject(o, "n_expert_used", a->n_expert_used);
+    if (ok) return o;
+    cJSON_Delete(o);
+    return NULL;
+}
+
 static int print_json(const ttx_plan *p, const gguf_tensor *tensors, ttx_err *err) {
     cJSON *list = cJSON_CreateArray();
-    for (size_t i = 0; list && i < p->n; i++) {
-        const ttx_access *a = &p->v[i];
-        cJSON *o = cJSON_CreateObject();
-        cJSON_AddStringToObject(o, "op", ttx_op_name(a->op));
-        if (a->layer == TTX_NO_LAYER)
-            cJSON_AddNullToObject(o, "layer_id");
-        else
-            cJSON_AddNumberToObject(o, "layer_id", a->layer);
-        cJSON_AddStringToObject(o, "tensor_name", tensors[a->tensor].name);
-        cJSON_AddNumberToObject(o, "file_offset", (double)a->range.offset);
-        cJSON_AddNumberToObject(o, "size_bytes", (double)a->range.size);
-        cJSON_AddNumberToObject(o, "n_expert", a->n_expert);
-        cJSON_AddNumberToObject(o, "n_expert_used", a->n_expert_used);
-        cJSON_AddItemToArray(list, o);
+    bool ok = list;
+    for (size_t i = 0; ok && i < p->n; i++) {
+        cJSON *o = access_object(&p->v[i], tensors);
+        ok = o && cJSON_AddItemToArray(list, o);
     }
-    char *text = cJSON_Print(list);
+    char *text = ok ? cJSON_Print(list) : NULL;
     cJSON_Delete(list);
     if (!text) return ttx_fail_nomem(err, "plan as JSON", p->n * 200);
     puts(text);
