@@ -9,7 +9,8 @@
 #include "outfile.h"
 #include "tokenizer.h"
 
-#include <cJSON.h>
+#include <ctype.h>
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -131,30 +132,39 @@ static int eval_all(ttx_session *s, const job *j, size_t piece, ttx_class cls, s
 
 /* ---- what to evaluate ---- */
 
+/* The ids of "[1, 2, 3]" into j->ids, which is large enough. Read by hand: a parser of JSON cannot
+ * tell a text that is wrong from memory that is short. */
+static int parse_ids(const char *text, const char *path, int64_t n_vocab, job *j, ttx_err *err) {
+    static const char blanks[] = " \t\r\n";
+    const char *s = text + strspn(text, blanks);
+    bool ok = *s == '[';
+    while (ok) {
+        s++; /* over the bracket, or a comma */
+        s += strspn(s, blanks);
+        if (!j->n && *s == ']') break;
+        char *end;
+        errno = 0;
+        long id = strtol(s, &end, 10);
+        if (!isdigit((unsigned char)*s) || errno || id >= n_vocab || !strchr(" \t\r\n,]", *end))
+            return ttx_fail(err, TTX_E_USAGE, "%s: item %zu: expected a token id in 0..%lld", path,
+                            j->n, (long long)n_vocab - 1);
+        j->ids[j->n++] = (int32_t)id;
+        s = end + strspn(end, blanks);
+        ok = *s == ',';
+    }
+    bool closed = *s == ']' && s[1 + strspn(s + 1, blanks)] == 0;
+    if (closed && j->n) return TTX_OK;
+    return ttx_fail(err, TTX_E_USAGE, "%s: expected a JSON array of token ids", path);
+}
+
 static int read_ids(const char *path, int64_t n_vocab, job *j, ttx_err *err) {
     char *text;
     size_t n;
     int rc = ttx_read_file(path, MAX_TEXT, &text, &n, err);
     if (rc) return rc;
-    cJSON *list = cJSON_ParseWithLength(text, n);
+    j->ids = calloc(n / 2 + 1, sizeof *j->ids); /* an id has a digit and a separator */
+    rc = j->ids ? parse_ids(text, path, n_vocab, j, err) : ttx_fail_nomem(err, "token ids", 2 * n);
     free(text);
-    if (!cJSON_IsArray(list) || !cJSON_GetArraySize(list)) {
-        cJSON_Delete(list);
-        return ttx_fail(err, TTX_E_USAGE, "%s: expected a JSON array of token ids", path);
-    }
-    j->ids = calloc((size_t)cJSON_GetArraySize(list), sizeof *j->ids);
-    if (!j->ids) rc = ttx_fail_nomem(err, "token ids", n);
-    const cJSON *item;
-    cJSON_ArrayForEach(item, list) {
-        if (rc) break;
-        double v = cJSON_IsNumber(item) ? item->valuedouble : -1;
-        if (!(v >= 0 && v < (double)n_vocab && v == floor(v)))
-            rc = ttx_fail(err, TTX_E_USAGE, "%s: item %zu: expected a token id in 0..%lld", path,
-                          j->n, (long long)n_vocab - 1);
-        else
-            j->ids[j->n++] = (int32_t)v;
-    }
-    cJSON_Delete(list);
     j->chunk = j->n;
     j->bos = -1;
     return rc;
