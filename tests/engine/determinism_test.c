@@ -7,7 +7,7 @@
  * last logits wanted. The text is longer than an attention chunk (512 positions), the heads are
  * grouped, some layers have windows.
  */
-#include "../check_harness.h"
+#include "check_harness.h"
 #include "engine_rig.h"
 
 #include <math.h>

@@ -5,7 +5,7 @@
  * say. Weights and KV cache are F32, so that only the rounding of single precision is between the
  * two: logits agree within 1e-4 of their own magnitude.
  */
-#include "../check_harness.h"
+#include "check_harness.h"
 #include "engine_rig.h"
 #include "naive_model.h"
 

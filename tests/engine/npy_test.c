@@ -1,5 +1,5 @@
 /* npy_test.c -- .npy files: there and back, and bad ones, each with its exact message. */
-#include "../check_harness.h"
+#include "check_harness.h"
 #include "npy.h"
 
 #include <stdlib.h>

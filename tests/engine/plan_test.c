@@ -6,7 +6,7 @@
  *     reads no weight outside an acquire, keeps no pointer after it, and releases what it holds.
  * And the plan holds, for each architecture, each tensor that a token needs, as often as it does.
  */
-#include "../check_harness.h"
+#include "check_harness.h"
 #include "engine_rig.h"
 
 #include <stdlib.h>

@@ -3,7 +3,7 @@
  * The engine steps the angle from pair to pair in single precision (rope.c says why): pair i has
  * been rounded about i + 3 times, so its angle may be off by that many units of 2^-24 of itself.
  */
-#include "../check_harness.h"
+#include "check_harness.h"
 #include "naive_model.h"
 #include "rope.h"
 

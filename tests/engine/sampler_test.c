@@ -1,5 +1,5 @@
 /* sampler_test.c -- the chain from logits to a token, on distributions that are known. */
-#include "../check_harness.h"
+#include "check_harness.h"
 #include "engine_rig.h"
 #include "sampler.h"
 

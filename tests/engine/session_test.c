@@ -2,7 +2,7 @@
  *
  * Linked with --wrap: every allocation of the engine's own objects is counted.
  */
-#include "../check_harness.h"
+#include "check_harness.h"
 #include "engine_rig.h"
 #include "kv.h"
 #include "sampler.h"

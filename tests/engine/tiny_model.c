@@ -294,6 +294,7 @@ static void put_vocab(writer *w) {
     for (uint32_t i = 0; i < n; i++) put_u32(w, i == 0 ? 2 : i < 3 ? 3 : i < FIRST_PIECE ? 6 : 1);
     put_key(w, "tokenizer.ggml", "add_bos_token", BOOL);
     fputc(1, w->f);
+    if (w->t->chat_template) kv_str(w, "tokenizer", "chat_template", w->t->chat_template);
 }
 
 /* ---- the file ---- */

@@ -28,6 +28,7 @@ typedef struct tiny_model {
     bool rope_freqs;     /* divisors of the rotary frequencies */
     bool biases;         /* of every projection that may have one */
     bool vocab;          /* SentencePiece pieces (n_vocab >= 300); false: no vocabulary at all */
+    const char *chat_template; /* NULL: none */
     /* What the architecture does. */
     bool neox, qkv_bias, qk_norm, post_norms, gelu, no_ffn, scaled_embd;
 } tiny_model;

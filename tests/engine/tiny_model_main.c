@@ -17,14 +17,15 @@ static const struct {
     kind kind;
     size_t at;
 } fields[] = {
-    FIELD(seed, NUMBER),       FIELD(n_vocab, NUMBER),   FIELD(n_ctx, NUMBER),
-    FIELD(n_embd, NUMBER),     FIELD(n_layer, NUMBER),   FIELD(n_ff, NUMBER),
-    FIELD(n_head, NUMBER),     FIELD(n_head_kv, NUMBER), FIELD(d_head, NUMBER),
-    FIELD(n_rot, NUMBER),      FIELD(n_swa, NUMBER),     FIELD(swa_period, NUMBER),
-    FIELD(eps, REAL),          FIELD(rope_base, REAL),   FIELD(rope_base_swa, REAL),
-    FIELD(rope_scaling, TEXT), FIELD(rope_factor, REAL), FIELD(n_ctx_orig, NUMBER),
-    FIELD(softcap, REAL),      FIELD(tied, FLAG),        FIELD(rope_freqs, FLAG),
-    FIELD(biases, FLAG),       FIELD(vocab, FLAG),       FIELD(type, NUMBER),
+    FIELD(seed, NUMBER),        FIELD(n_vocab, NUMBER),   FIELD(n_ctx, NUMBER),
+    FIELD(n_embd, NUMBER),      FIELD(n_layer, NUMBER),   FIELD(n_ff, NUMBER),
+    FIELD(n_head, NUMBER),      FIELD(n_head_kv, NUMBER), FIELD(d_head, NUMBER),
+    FIELD(n_rot, NUMBER),       FIELD(n_swa, NUMBER),     FIELD(swa_period, NUMBER),
+    FIELD(eps, REAL),           FIELD(rope_base, REAL),   FIELD(rope_base_swa, REAL),
+    FIELD(rope_scaling, TEXT),  FIELD(rope_factor, REAL), FIELD(n_ctx_orig, NUMBER),
+    FIELD(softcap, REAL),       FIELD(tied, FLAG),        FIELD(rope_freqs, FLAG),
+    FIELD(biases, FLAG),        FIELD(vocab, FLAG),       FIELD(type, NUMBER),
+    FIELD(chat_template, TEXT),
 };
 enum { N_FIELDS = sizeof fields / sizeof *fields };
 
