@@ -102,10 +102,10 @@ static int run_session(bench *b, bench_test t, ttx_err *err) {
 
 /* Every combination of what a session is opened with; the last list varies fastest. */
 static int run_sessions(bench *b, bench_test t, ttx_err *err) {
-    const bench_values *lists[] = {&b->x.n_ubatch, &b->x.k_type, &b->x.v_type, &b->x.n_threads,
-                                   &b->x.n_depth};
-    int32_t *fields[] = {&t.n_ubatch, &t.k_type, &t.v_type, &t.n_threads, &t.n_depth};
-    enum { N = sizeof lists / sizeof *lists };
+    enum { N = 5 };
+    const bench_values *lists[N] = {&b->x.n_ubatch, &b->x.k_type, &b->x.v_type, &b->x.n_threads,
+                                    &b->x.n_depth};
+    int32_t *fields[N] = {&t.n_ubatch, &t.k_type, &t.v_type, &t.n_threads, &t.n_depth};
     int at[N] = {0}, rc = TTX_OK;
     for (int i = 0; i >= 0 && !rc;) {
         for (int k = 0; k < N; k++) *fields[k] = lists[k]->v[at[k]];

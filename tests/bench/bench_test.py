@@ -1,0 +1,188 @@
+#!/usr/bin/env python3
+"""ttx bench from outside: which tests it runs, what it prints in each format, what it refuses.
+
+    bench_test.py TTX TINY_MODEL
+
+Nothing here depends on how fast anything is.
+"""
+import csv
+import io
+import json
+import os
+import signal
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+TTX, TINY_MODEL = (str(Path(a).resolve()) for a in sys.argv[1:3])
+
+# As llama-bench names and orders them.
+LLAMA_FIELDS = ["build_commit", "build_number", "cpu_info", "gpu_info", "backends", "model_filename",
+                "model_type", "model_size", "model_n_params", "n_batch", "n_ubatch", "n_threads", "type_k",
+                "type_v", "n_gpu_layers", "load_mode", "n_prompt", "n_gen", "n_depth", "test_time", "avg_ns",
+                "stddev_ns", "avg_ts", "stddev_ts"]
+OWN_FIELDS = ["isa", "median_ts", "bound_ts", "bound_share", "mem_gbps", "peak_gops", "peak_unit",
+              "bytes_per_token", "ops_per_token", "ttft_ms", "step_ms_p50", "step_ms_p95", "step_ms_p99"]
+
+
+def bench(*args):
+    return subprocess.run([TTX, "bench", *args], capture_output=True, text=True, timeout=120)
+
+
+def good(*args):
+    p = bench("-m", "t.gguf", "--no-limits", "-r", "1", "-t", "1", *args)
+    assert p.returncode == 0 and not p.stderr, p
+    return p.stdout
+
+
+def tests(*args):
+    """The records of a run."""
+    return json.loads(good(*args, "-o", "json"))
+
+
+def shapes(*args, keys=("n_prompt", "n_gen", "n_depth")):
+    return [tuple(r[k] for k in keys) for r in tests(*args)]
+
+
+def lists():
+    assert shapes("-p", "4,8", "-n", "2") == [(4, 0, 0), (8, 0, 0), (0, 2, 0)]
+    assert shapes("-p", "4", "-p", "8", "-n", "0") == [(4, 0, 0), (8, 0, 0)]
+    assert shapes("-p", "0", "-n", "1-3") == [(0, 1, 0), (0, 2, 0), (0, 3, 0)]
+    assert shapes("-p", "0", "-n", "1-8*2,10-16+4") == [(0, n, 0) for n in (1, 2, 4, 8, 10, 14)]
+    assert shapes("-p", "0", "-n", "0", "-pg", "4,2", "-pg", "8,1") == [(4, 2, 0), (8, 1, 0)]
+    assert shapes("-p", "4", "-n", "1", "-d", "0,16") == [(4, 0, 0), (0, 1, 0), (4, 0, 16), (0, 1, 16)]
+    keys = ("type_k", "type_v", "n_threads", "n_ubatch")
+    assert shapes("-p", "4", "-n", "0", "-ctk", "f16,q8_0", "-ctv", "f32", "-ub", "2-3", keys=keys) == [
+        ("f16", "f32", 1, 2), ("q8_0", "f32", 1, 2), ("f16", "f32", 1, 3), ("q8_0", "f32", 1, 3)]
+    modes = shapes("-p", "4", "-n", "0", "-lm", "mmap,none", "--isa", "scalar", keys=("load_mode", "isa"))
+    assert modes == [("mmap", "scalar"), ("none", "scalar")]
+    p = bench("-m", "t.gguf,t.gguf", "-m", "t.gguf", "--no-limits", "-p", "2", "-n", "0", "-r", "1", "-t", "1,2",
+              "-o", "json")
+    assert [r["n_threads"] for r in json.loads(p.stdout)] == [1, 2] * 3
+
+
+def defaults():
+    p = bench("-m", "t.gguf", "--no-limits", "-o", "jsonl")
+    rows = [json.loads(line) for line in p.stdout.splitlines()]
+    assert [(r["n_prompt"], r["n_gen"], len(r["samples_ts"])) for r in rows] == [(512, 0, 5), (0, 128, 5)]
+    assert all(r["n_threads"] == len(os.sched_getaffinity(0)) or r["n_threads"] > 0 for r in rows)
+
+
+def figures():
+    p = bench("-m", "t.gguf", "--no-limits", "-t", "1", "-p", "6", "-n", "3", "-pg", "6,3", "-r", "4", "-o", "json")
+    prompt, decode, both = json.loads(p.stdout)
+    for r, n in ((prompt, 6), (decode, 3), (both, 9)):
+        ns, ts = r["samples_ns"], r["samples_ts"]
+        assert len(ns) == len(ts) == 4 and min(ns) > 0
+        assert all(abs(t - n * 1e9 / x) < 1e-3 * t for t, x in zip(ts, ns))
+        assert abs(r["avg_ts"] - statistics.mean(ts)) < 1e-6 * r["avg_ts"]
+        assert abs(r["stddev_ts"] - statistics.stdev(ts)) < 1e-6 * r["avg_ts"]
+        assert abs(r["median_ts"] - statistics.median(ts)) < 1e-6 * r["avg_ts"]
+        assert abs(r["avg_ns"] - statistics.mean(ns)) <= 1 and abs(r["stddev_ns"] - statistics.stdev(ns)) <= 1
+        assert r["bound_ts"] is r["bound_share"] is r["mem_gbps"] is r["peak_gops"] is None
+        assert r["bytes_per_token"] > 0 and r["ops_per_token"] > 0
+    for r in (decode, both):
+        assert 0 < r["step_ms_p50"] <= r["step_ms_p95"] <= r["step_ms_p99"] <= max(r["samples_ns"]) * 1e-6
+    assert prompt["step_ms_p50"] is None and decode["ttft_ms"] is None
+    assert abs(prompt["ttft_ms"] - statistics.median(prompt["samples_ns"]) * 1e-6) < 0.1
+    assert 0 < both["ttft_ms"] < max(both["samples_ns"]) * 1e-6
+    plan = json.loads(subprocess.run([TTX, "plan", "-m", "t.gguf", "--json"], capture_output=True, check=True).stdout)
+    # Steps at positions 0, 1 and 2 see 2 positions on average: 2 layers, 2 heads, K and V of 32 halves.
+    assert decode["bytes_per_token"] == sum(a["size_bytes"] for a in plan) + 2 * 2 * 2 * 2 * 32 * 2
+    assert decode["model_size"] == sum(a["size_bytes"] for a in plan) - 64 * 4 + 96 * 64 * 4
+    assert prompt["model_n_params"] == decode["model_size"] // 4
+
+
+def formats():
+    args = ["-p", "4", "-n", "2"]
+    rows = list(csv.DictReader(io.StringIO(good(*args, "-o", "csv"))))
+    assert list(rows[0]) == LLAMA_FIELDS + OWN_FIELDS, list(rows[0])
+    assert [(r["n_prompt"], r["n_gen"], r["bound_ts"]) for r in rows] == [("4", "0", ""), ("0", "2", "")]
+    record = tests(*args)[0]
+    samples = ["samples_ns", "samples_ts"]
+    assert list(record) == LLAMA_FIELDS + samples + OWN_FIELDS, list(record)
+    lines = good(*args, "-o", "jsonl").splitlines()
+    assert [json.loads(line)["n_gen"] for line in lines] == [0, 2]
+    db = sqlite3.connect(":memory:")
+    db.executescript(good(*args, "-o", "sql"))
+    assert db.execute("SELECT n_prompt, n_gen, bound_ts, type_k FROM ttx_bench").fetchall() == [
+        (4, 0, None, "f16"), (0, 2, None, "f16")]
+    lines = good(*args, "-pg", "4,2", "-d", "8").splitlines()
+    widths = {len(line) for line in lines[:5]}
+    assert len(widths) == 1 and lines[5] == "" and lines[6].startswith("CPU: "), lines
+    assert [line.split("|")[4].strip() for line in lines[2:5]] == ["pp4 @ d8", "tg2 @ d8", "pp4+tg2 @ d8"]
+
+
+def quoting():
+    name = "it's a \"model\", t.gguf"
+    os.link("t.gguf", name)
+    args = ["bench", "-m", name.replace(",", ""), "--no-limits", "-p", "2", "-n", "0", "-r", "1"]
+    os.link("t.gguf", name.replace(",", ""))
+    name = name.replace(",", "")
+    run = lambda f: subprocess.run([TTX, *args, "-o", f], capture_output=True, text=True, check=True).stdout
+    assert next(csv.DictReader(io.StringIO(run("csv"))))["model_filename"] == name
+    assert json.loads(run("json"))[0]["model_filename"] == name
+    db = sqlite3.connect(":memory:")
+    db.executescript(run("sql"))
+    assert db.execute("SELECT model_filename FROM ttx_bench").fetchall() == [(name,)]
+
+
+def refused():
+    numbers = "expected numbers from {} and ranges such as 512,1024 or 1-8*2, found '{}'"
+    cases = [
+        (["-p", "x"], "-p: " + numbers.format(0, "x")),
+        (["-p", "1,"], "-p: " + numbers.format(0, "1,")),
+        (["-p", "-5"], "-p: " + numbers.format(0, "-5")),
+        (["-n", "8-4"], "-n: " + numbers.format(0, "8-4")),
+        (["-n", "1-4+0"], "-n: " + numbers.format(0, "1-4+0")),
+        (["-n", "0-4*2"], "-n: " + numbers.format(0, "0-4*2")),
+        (["-n", "1-4*1"], "-n: " + numbers.format(0, "1-4*1")),
+        (["-n", "1-4/2"], "-n: " + numbers.format(0, "1-4/2")),
+        (["-n", "99999999999"], "-n: " + numbers.format(0, "99999999999")),
+        (["-t", "0"], "-t: " + numbers.format(1, "0")),
+        (["-p", "999999999"], "-p: expected at most 16777216, found 999999999"),
+        (["-p", "1-1000"], "-p: expected at most 256 values"),
+        (["-pg", "512"], "-pg: expected PROMPT,GEN such as 512,128, found '512'"),
+        (["-pg", "0,5"], "-pg: expected PROMPT,GEN such as 512,128, found '0,5'"),
+        (["-ctk", "f16,q4_0"], "-ctk: expected a list out of f16|f32|q8_0, found 'f16,q4_0'"),
+        (["-lm", ""], "-lm: expected a list out of mmap|mlock|none, found ''"),
+        (["-p", "0", "-n", "0"], "bench: expected a test, found none (-p 0 and -n 0 leave theirs out)"),
+    ]
+    for args, message in cases:
+        p = bench("-m", "t.gguf", "--no-limits", *args)
+        assert p.returncode == 2 and p.stderr == f"ttx: {message}\n" and not p.stdout, (args, p)
+    p = bench("-m", "none.gguf", "--no-limits", "-o", "json")
+    assert p.returncode == 1 and "none.gguf" in p.stderr and json.loads(p.stdout) == [], p
+
+
+def interrupted():
+    """Ctrl-C leaves what was measured, complete, and code 130."""
+    with open("out", "w") as out, subprocess.Popen(
+            [TTX, "bench", "-m", "t.gguf", "--no-limits", "-p", "1", "-n", "1000000", "-r", "1", "-o", "json"],
+            stdout=out, stderr=subprocess.PIPE) as p:
+        deadline = time.time() + 60
+        while "step_ms_p99" not in Path("out").read_text() and time.time() < deadline:
+            time.sleep(0.01)
+        p.send_signal(signal.SIGINT)
+        err = p.communicate(timeout=60)[1]
+    records = json.loads(Path("out").read_text())
+    assert p.returncode == 130 and not err and [r["n_prompt"] for r in records] == [1], (p.returncode, records, err)
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        # 96 rows of 64 in the embedding, and the sizes that `figures` counts with.
+        subprocess.run([TINY_MODEL, "t.gguf", "n_ctx=2000000"], check=True)
+        for test in (lists, defaults, figures, formats, quoting, refused, interrupted):
+            test()
+            print(f"{test.__name__}: good", flush=True)
+        os.chdir("/")
+
+
+if __name__ == "__main__":
+    main()
