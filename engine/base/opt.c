@@ -306,6 +306,10 @@ static int store(const ttx_opt *o, const char *text, void *settings, ttx_err *er
 
 /* --- the command line ------------------------------------------------------------------------ */
 
+static bool is_option(const ttx_command *cmd, const char *arg) {
+    return find_option(cmd, name_part(arg)) != NULL;
+}
+
 /* Finds the argument of option `o`, whose name is `name`, at argv[*i], and moves *i onto it. */
 static int take_arg(const ttx_command *cmd, const ttx_opt *o, opt_word name, int argc, char **argv,
                     int *i, const char **text, ttx_err *err) {
@@ -318,6 +322,7 @@ static int take_arg(const ttx_command *cmd, const ttx_opt *o, opt_word name, int
                         cmd->name, name.n, name.s, *text);
     }
     if (attached) return TTX_OK;
+    if (o->kind == OPT_IGNORED1 && (*i + 1 >= argc || is_option(cmd, argv[*i + 1]))) return TTX_OK;
     if (*i + 1 >= argc)
         return ttx_fail(err, TTX_E_USAGE, "%s: option '%.*s': expects an argument (%s), got none",
                         cmd->name, name.n, name.s, opt_arg_text(o));

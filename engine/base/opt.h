@@ -29,7 +29,7 @@ typedef enum ttx_opt_kind {
     OPT_ENUM,    /* int32_t: index into `choices` */
     OPT_LIST,    /* ttx_opt_list: every value given, in order */
     OPT_IGNORED, /* accepted for llama.cpp's sake, without effect, no argument: noted once */
-    OPT_IGNORED1 /* the same, with an argument that is checked to be there */
+    OPT_IGNORED1 /* the same, with an argument unless another option follows ("-fa", "-fa on") */
 } ttx_opt_kind;
 
 typedef struct ttx_opt_list {
