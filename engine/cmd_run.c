@@ -120,6 +120,11 @@ static int read_prompt(const settings *set, char **text, size_t *n, ttx_err *err
 
 /* ---- turns ---- */
 
+static bool put_text(void *ctx, const char *bytes, size_t n) {
+    (void)ctx;
+    return fwrite(bytes, 1, n, stdout) == n && fflush(stdout) == 0;
+}
+
 /* Renders (with --chat) and tokenizes one user message, and lets the model answer. */
 static int take_turn(run_state *r, const char *text, size_t n, ttx_err *err) {
     char *rendered = NULL;
@@ -136,6 +141,7 @@ static int take_turn(run_state *r, const char *text, size_t n, ttx_err *err) {
     }
     rc = ttx_tokenize(r->tok, text, n, flags, &ids, &n_ids, err);
     if (!rc) rc = ttx_gen_turn(&r->gen, ids, n_ids, err);
+    if (!rc && r->set->interactive) put_text(NULL, "\n", 1); /* answers apart from each other */
     r->first_turn = false;
     free(ids);
     free(rendered);
@@ -160,11 +166,6 @@ static int converse(run_state *r, ttx_err *err) {
     }
     free(line);
     return rc;
-}
-
-static bool put_text(void *ctx, const char *bytes, size_t n) {
-    (void)ctx;
-    return fwrite(bytes, 1, n, stdout) == n && fflush(stdout) == 0;
 }
 
 /* ---- opening ---- */
@@ -312,7 +313,7 @@ static int run_prompt(run_state *r, const char *prompt, size_t n, ttx_err *err) 
     catch_interrupt(SA_RESTART);
     int rc = n ? take_turn(r, prompt, n, err) : TTX_OK;
     if (!rc && set->interactive) rc = converse(r, err);
-    if (r->gen.stats.n_tokens && isatty(STDOUT_FILENO)) fputc('\n', stdout);
+    if (r->gen.stats.n_tokens && !set->interactive && isatty(STDOUT_FILENO)) fputc('\n', stdout);
     if (!rc) summarise(r);
     if (!rc && set->json) rc = write_json(r, err);
     return rc ? rc : interrupted ? TTX_E_INTERRUPTED : TTX_OK;
