@@ -65,12 +65,24 @@ TTX_INLINE __m256i ttx_mask(int n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
-/* n F16 values that lie `stride` bytes apart, then zeros. Put together in integer registers: the
- * vector units have enough to do. */
-TTX_INLINE __m256 ttx_halves(const uint8_t *p, size_t stride, int n) {
-    uint64_t h[2] = {0};
-    for (int i = 0; i < n; i++) h[i / 4] |= (uint64_t)ttx_load16(p + i * stride) << i % 4 * 16;
-    return _mm256_cvtph_ps(_mm_set_epi64x((long long)h[1], (long long)h[0]));
+/* The first dwords of n (1..8) blocks of `stride` bytes as two vectors of four, then zeros. */
+TTX_INLINE void ttx_gather32(__m128i v[2], const uint8_t *p, size_t stride, int n) {
+    for (int h = 0; h < 2; h++) {
+        __m128i d[4];
+        for (int i = 0; i < 4; i++, p += stride)
+            d[i] = _mm_cvtsi32_si128(4 * h + i < n ? (int)ttx_load32(p) : 0);
+        v[h] = _mm_unpacklo_epi64(_mm_unpacklo_epi32(d[0], d[1]), _mm_unpacklo_epi32(d[2], d[3]));
+    }
+}
+
+/* The F16 values at the low and at the high ends of 8 dwords. */
+TTX_INLINE __m256 ttx_low_halves(const __m128i v[2]) {
+    const __m128i low = _mm_set1_epi32(0xffff);
+    return _mm256_cvtph_ps(_mm_packus_epi32(_mm_and_si128(v[0], low), _mm_and_si128(v[1], low)));
+}
+
+TTX_INLINE __m256 ttx_high_halves(const __m128i v[2]) {
+    return _mm256_cvtph_ps(_mm_packus_epi32(_mm_srli_epi32(v[0], 16), _mm_srli_epi32(v[1], 16)));
 }
 
 /* Low nibbles of 16 bytes in the low half, high nibbles in the high half. */

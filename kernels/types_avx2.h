@@ -32,14 +32,22 @@ typedef struct ttx_type_avx2 {
 
 #define BLOCK(T, w, b) ((const T *)(const void *)(w) + (b))
 
-/* d and m lie side by side. */
+/* Blocks that begin with d; or with d and m. */
+TTX_INLINE void d_scales(ttx_group *g, const uint8_t *w, size_t stride, int n) {
+    __m128i v[2];
+    ttx_gather32(v, w, stride, n);
+    g->s = ttx_low_halves(v);
+}
+
 TTX_INLINE void min_scales(ttx_group *g, const uint8_t *w, size_t stride, int n) {
-    g->s = ttx_halves(w, stride, n);
-    g->m = _mm256_xor_ps(ttx_halves(w + 2, stride, n), _mm256_set1_ps(-0.0f));
+    __m128i v[2];
+    ttx_gather32(v, w, stride, n);
+    g->s = ttx_low_halves(v);
+    g->m = _mm256_xor_ps(ttx_high_halves(v), _mm256_set1_ps(-0.0f));
 }
 
 TTX_INLINE void q4_0_scales(ttx_group *g, const uint8_t *w, int n) {
-    g->s = ttx_halves(w, sizeof(ttx_q4_0), n);
+    d_scales(g, w, sizeof(ttx_q4_0), n);
 }
 TTX_INLINE __m256i q4_0_quants(const uint8_t *w, int b) {
     return ttx_nibbles(BLOCK(ttx_q4_0, w, b)->qs);
@@ -53,7 +61,7 @@ TTX_INLINE __m256i q4_1_quants(const uint8_t *w, int b) {
 }
 
 TTX_INLINE void q5_0_scales(ttx_group *g, const uint8_t *w, int n) {
-    g->s = ttx_halves(w, sizeof(ttx_q5_0), n);
+    d_scales(g, w, sizeof(ttx_q5_0), n);
 }
 TTX_INLINE __m256i q5_0_quants(const uint8_t *w, int b) {
     const ttx_q5_0 *p = BLOCK(ttx_q5_0, w, b);
@@ -69,14 +77,14 @@ TTX_INLINE __m256i q5_1_quants(const uint8_t *w, int b) {
 }
 
 TTX_INLINE void q8_0_scales(ttx_group *g, const uint8_t *w, int n) {
-    g->s = ttx_halves(w, sizeof(ttx_q8_0), n);
+    d_scales(g, w, sizeof(ttx_q8_0), n);
 }
 TTX_INLINE __m256i q8_0_quants(const uint8_t *w, int b) {
     return ttx_load256(BLOCK(ttx_q8_0, w, b)->qs);
 }
 
 TTX_INLINE void iq4_nl_scales(ttx_group *g, const uint8_t *w, int n) {
-    g->s = ttx_halves(w, sizeof(ttx_iq4_nl), n);
+    d_scales(g, w, sizeof(ttx_iq4_nl), n);
 }
 TTX_INLINE __m256i iq4_nl_quants(const uint8_t *w, int b) {
     return ttx_codes(_mm_setr_epi8(TTX_IQ4_CODES), ttx_nibbles(BLOCK(ttx_iq4_nl, w, b)->qs));
@@ -129,10 +137,13 @@ TTX_INLINE __m256i q2_k_quants(const uint8_t *w, int b) {
 TTX_INLINE void q3_k_scales(ttx_group *g, const uint8_t *w, int n) {
     const ttx_q3_k *p = (const void *)w;
     (void)n;
-    uint32_t a = ttx_load32(p->scales), b = ttx_load32(p->scales + 4);
-    uint32_t h = ttx_load32(p->scales + 8);
-    __m128i lo = _mm_setr_epi32((int)a, (int)b, (int)(a >> 4), (int)(b >> 4));
-    __m128i hi = _mm_setr_epi32((int)(h << 4), (int)(h << 2), (int)h, (int)(h >> 2));
+    /* two bytes early, so as not to read beyond the block */
+    __m128i raw = _mm_loadu_si128((const void *)(w + offsetof(ttx_q3_k, scales) - 2));
+    __m128i lo =
+        _mm_shuffle_epi8(raw, _mm_setr_epi8(2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5, 6, 7, 8, 9));
+    __m128i hi = _mm_shuffle_epi8(raw, _mm_set1_epi32(0x0d0c0b0a));
+    lo = _mm_srlv_epi32(lo, _mm_setr_epi32(0, 0, 4, 4));
+    hi = _mm_srlv_epi32(_mm_sllv_epi32(hi, _mm_setr_epi32(4, 2, 0, 0)), _mm_setr_epi32(0, 0, 0, 2));
     __m128i v =
         _mm_or_si128(_mm_and_si128(lo, _mm_set1_epi8(15)), _mm_and_si128(hi, _mm_set1_epi8(48)));
     v = _mm_sub_epi8(v, _mm_set1_epi8(32));
@@ -146,21 +157,25 @@ TTX_INLINE __m256i q3_k_quants(const uint8_t *w, int b) {
     return _mm256_or_si256(lo, BITS(shifted(ttx_load256(p->hmask), b - 2), 4));
 }
 
-TTX_INLINE void k4_group(ttx_group *g, uint16_t d, uint16_t dmin, const uint8_t packed[12]) {
-    const uint32_t six = 0x3f3f3f3f, four = 0x0f0f0f0f, high = 0x30303030;
-    uint32_t a = ttx_load32(packed), b = ttx_load32(packed + 4), c = ttx_load32(packed + 8);
-    uint64_t s = (a & six) | (uint64_t)((c & four) | (a >> 2 & high)) << 32;
-    uint64_t m = (b & six) | (uint64_t)((c >> 4 & four) | (b >> 2 & high)) << 32;
-    g->s = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)s)));
-    g->m = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)m)));
-    g->s = _mm256_mul_ps(g->s, _mm256_set1_ps(ttx_half(d)));
-    g->m = _mm256_mul_ps(g->m, _mm256_set1_ps(ttx_half(dmin)));
+/* Q4_K and Q5_K begin alike: d, dmin, and 12 bytes A B C (dwords) of 6-bit s and m, see
+ * ttx_k4_scales. In vectors, as v = D A B C. */
+TTX_INLINE void k4_group(ttx_group *g, const uint8_t *w) {
+    __m128i v = _mm_loadu_si128((const void *)w);
+    __m128i first = _mm_and_si128(v, _mm_set1_epi8(63)); /* in A: s[0..3], in B: m[0..3] */
+    __m128i high = _mm_and_si128(_mm_srli_epi32(v, 2), _mm_set1_epi8(48));
+    __m128i low = _mm_srlv_epi32(_mm_shuffle_epi32(v, 0xff), _mm_setr_epi32(0, 0, 4, 0));
+    __m128i last = _mm_or_si128(high, _mm_and_si128(low, _mm_set1_epi8(15)));
+    __m128i s = _mm_srli_si128(_mm_unpacklo_epi32(first, last), 8);
+    __m128i m = _mm_unpackhi_epi32(first, last);
+    __m128 d = _mm_cvtph_ps(v);
+    g->s = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(s)), _mm256_broadcastss_ps(d));
+    g->m = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(m)),
+                         _mm256_broadcastss_ps(_mm_movehdup_ps(d)));
 }
 
 TTX_INLINE void q4_k_scales(ttx_group *g, const uint8_t *w, int n) {
-    const ttx_q4_k *p = (const void *)w;
     (void)n;
-    k4_group(g, p->d, p->dmin, p->scales);
+    k4_group(g, w);
 }
 TTX_INLINE __m256i q4_k_quants(const uint8_t *w, int b) {
     const ttx_q4_k *p = (const void *)w;
@@ -168,9 +183,8 @@ TTX_INLINE __m256i q4_k_quants(const uint8_t *w, int b) {
 }
 
 TTX_INLINE void q5_k_scales(ttx_group *g, const uint8_t *w, int n) {
-    const ttx_q5_k *p = (const void *)w;
     (void)n;
-    k4_group(g, p->d, p->dmin, p->scales);
+    k4_group(g, w);
 }
 TTX_INLINE __m256i q5_k_quants(const uint8_t *w, int b) {
     const ttx_q5_k *p = (const void *)w;
