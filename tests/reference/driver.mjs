@@ -42,7 +42,8 @@ const HELP = `node driver.mjs COMMAND OPTIONS
              while the next job uses the same file.
 
   --kv f32 (default) and --flash off (default) are the settings of the truth; --kv f16 --flash on
-  are llama.cpp's own defaults. --threads N: 2 by default.
+  are llama.cpp's own defaults. --threads N: 1 by default (llama.cpp's threads
+  spin: several are slow on a busy machine).
 
 Environment: TTX_REFERENCE  where setup.sh installed (default \${TTX_CACHE:-~/.cache/ttx}/reference)
              TTX_REF_ISA    use this build of llama.cpp's CPU kernels and no other: x64, sse42,
@@ -264,7 +265,7 @@ const COMMANDS = {
 const STRING = { type: "string" };
 const OPTIONS = { model: STRING, tokens: STRING, prompts: STRING, strings: STRING, ids: STRING, out: STRING, first: STRING,
     n: { type: "string", short: "n" }, kv: { type: "string", default: "f32" }, flash: { type: "string", default: "off" },
-    threads: { type: "string", default: "2" }, step: { type: "boolean" }, special: { type: "boolean" },
+    threads: { type: "string", default: "1" }, step: { type: "boolean" }, special: { type: "boolean" },
     "no-special": { type: "boolean" }, help: { type: "boolean", short: "h" } };
 
 async function runJob(argv) {

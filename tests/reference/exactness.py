@@ -7,7 +7,10 @@ The truth is llama.cpp on a model's F32 twin (every weight dequantised), F32 KV 
 attention. Distances are KL(truth || x) of the next-token distribution at a position, in float64.
 
   twin      ttx on the twin, F32 KV, as one batch and token by token: mean KL over 96 positions
-            below 1e-9 (Gemma 3: 3e-6), and greedy continuations of 20 prompts by 32 tokens the same.
+            below 1e-9 (Gemma 3: 3e-6), and greedy continuations of 20 prompts by 32 tokens the
+            same. A tie is allowed: two best tokens no further apart than three times the distance
+            between ttx and the truth that was just measured (llama.cpp's GELU is a 16-bit table:
+            Gemma 3 comes that close, the others do not).
   quantised ttx on the quantised file: median and 10 %-trimmed mean over the pooled positions of all
             seeds at most 1.1 times llama.cpp's own (same KV type, as one batch or token by
             token, whichever is larger).
@@ -15,7 +18,8 @@ attention. Distances are KL(truth || x) of the next-token distribution at a posi
             quantised files within 0.5 % or within the spread of llama.cpp's own builds.
 
 Small models are random, of every architecture x type, and a seed per variant (fixtures/archs.py).
---quick: two types an architecture, the twins of the real models and no perplexity: for test.sh.
+--quick: two types an architecture, fewer prompts, of the real models only SmolLM2's twin, and no
+perplexity: for test.sh.
 References are kept between runs in --work; delete it to start afresh. Exit code 1 if any fails.
 """
 import argparse
@@ -24,6 +28,7 @@ import re
 import shutil
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +36,13 @@ import numpy as np
 import reflib
 from reflib import archs, dump, fetch_models, fixture, llama, load, quantise, run
 
+ARCHITECTURES = ["llama", "qwen2", "qwen3", "gemma3"]  # of fixtures/archs.py: those that ttx runs
 N_TWIN = 96          # positions of the twin comparison
 N_QUANT = 1000       # pooled positions of a quantised type
 N_PROMPTS, N_GREEDY = 20, 32
 RATIO = 1.1
 NEGLIGIBLE = 1e-11   # a KL below this is rounding of the reference itself; no ratio is formed
+PPL_TYPE = "Q4_K"    # whose small models also read the text
 TEXT = "/usr/share/common-licenses/GPL-3"
 PROMPTS = [
     "The capital of France is", "Once upon a time, there was", "def fibonacci(n):", "Water boils at", "In 1969,",
@@ -78,9 +85,10 @@ class Case:
         """Jobs of llama.cpp whose results are missing."""
         d = self.dir
         tokens, prompts = dump(d / "tokens.json", self.windows), dump(d / "prompts.json", self.prompts)
-        common = ["--tokens", tokens]
+        common = ["--tokens", tokens, "--threads", self.opt.threads]
         jobs = [(d / "truth.npy", ["logits", "--model", self.twin, *common]),
-                (d / "greedy.json", ["generate", "--model", self.twin, "--prompts", prompts, "-n", N_GREEDY])]
+                (d / "greedy.json", ["generate", "--model", self.twin, "--prompts", prompts, "-n", N_GREEDY,
+                                     "--threads", self.opt.threads])]
         if with_quant:
             f16 = ["--model", self.quant, *common, "--kv", "f16"]
             jobs += [(d / "batch.npy", ["logits", *f16]), (d / "step.npy", ["logits", *f16, "--step"])]
@@ -94,25 +102,25 @@ class Case:
         return rows
 
     def check_twin(self):
-        """[mean KL as a batch, step by step], greedy prompts that agree, a remark."""
+        """[mean KL as a batch, step by step], {prompt: what happened} where greedy choices differ, ties."""
         f32 = ["-ctk", "f32", "-ctv", "f32"]
         tokens = self.windows[0][:N_TWIN]
         truth = np.load(self.dir / "truth.npy", mmap_mode="r")[:len(tokens)]
         kl = [divergence(truth, self.ttx_logits(self.twin, tokens, *f32, *s)).mean() for s in ([], ["--step"])]
-        same, remark = 0, ""
+        noise = 3 * np.sqrt(2 * max(kl))  # of a difference of two logits: KL is about its variance / 2
+        wrong, self.ties = {}, set()
         for i, g in enumerate(load(self.dir / "greedy.json")):
             if not g["ids"]:
-                same += 1
                 continue
             # Fed with llama.cpp's continuation, ttx must choose each of its tokens.
             rows = self.ttx_logits(self.twin, g["prompt"] + g["ids"][:-1], *f32, "--step")[len(g["prompt"]) - 1:]
-            wrong = np.flatnonzero(rows.argmax(1) != g["ids"])
-            if len(wrong) == 0:
-                same += 1
-            elif not remark:
-                r = np.sort(rows[wrong[0]])
-                remark = f"prompt {i} token {wrong[0]}: the two best are {r[-1] - r[-2]:.1e} apart"
-        return kl, same, remark
+            at = np.arange(len(rows))
+            gap = rows.max(1) - rows[at, g["ids"]]
+            if (gap > noise).any():
+                wrong[i] = f"prompt {i}, token {gap.argmax()}: llama.cpp's choice is {gap.max():.1e} below ttx's"
+            elif gap.any():
+                self.ties.add(i)
+        return kl, wrong
 
     def check_quant(self):
         """KL per position: {who: float64 [positions]} for llama.cpp and ttx, batch and step."""
@@ -127,11 +135,11 @@ class Case:
     def check_text(self):
         """`ttx run` itself on the twin: how many prompts give llama.cpp's text."""
         same, remark = 0, ""
-        for p, g in zip(self.prompts, load(self.dir / "greedy.json")):
+        for i, (p, g) in enumerate(zip(self.prompts, load(self.dir / "greedy.json"))):
             text = run(self.opt.ttx, "run", "-m", self.twin, "-p", p, "-n", N_GREEDY, "--temp", "0", "--no-escape",
                        "-ctk", "f32", "-ctv", "f32", "-t", self.opt.threads).decode()
             # A continuation that stops inside a character: llama.cpp prints U+FFFD, ttx nothing.
-            ok = text.rstrip("\n") == g["text"].rstrip("\n\ufffd")
+            ok = i in self.ties or text.rstrip("\n") == g["text"].rstrip("\n\ufffd")
             same += ok
             remark = remark or ("" if ok else f"run -p {p!r}: {text!r}, not {g['text']!r}")
         return same, remark
@@ -147,9 +155,12 @@ class Report:
               flush=True)
 
     def twin(self, case, name):
-        kl, same, remark = case.check_twin()
-        self.line(name, "twin", max(kl) < case.limit and same == len(case.prompts),
-                  f"KL batch {kl[0]:.1e} step {kl[1]:.1e} (< {case.limit:.0e})  greedy {same}/{len(case.prompts)}", remark)
+        kl, wrong = case.check_twin()
+        n = len(case.prompts)
+        ties = f" ({len(case.ties)} by a tie)" if case.ties else ""
+        self.line(name, "twin", max(kl) < case.limit and not wrong,
+                  f"KL batch {kl[0]:.1e} step {kl[1]:.1e} (< {case.limit:.0e})  greedy {n - len(wrong)}/{n}{ties}",
+                  next(iter(wrong.values()), ""))
 
     def quant(self, name, pooled):
         for mode in ("batch", "step"):
@@ -179,7 +190,7 @@ def small_case(opt, arch, type_name, seed, n_tokens):
     rng = np.random.default_rng([seed, 7])
     n_vocab = 2048
     ids = lambda n: rng.integers(n_vocab // 8, n_vocab - 300, n).tolist()  # ordinary tokens
-    prompts = [ids(8 + 2 * i) for i in range(N_PROMPTS)]
+    prompts = [ids(8 + 2 * i) for i in range(4 if opt.quick else N_PROMPTS)]
     case = Case(opt, f"{arch} {type_name}", opt.work / f"{arch}-{type_name}-{seed}", arch == "gemma3", [ids(n_tokens)], prompts)
     fixture("make_model", "--arch", arch, "--type", type_name, "--seed", seed, "-o", case.quant)
     fixture("twin", case.quant, case.twin)
@@ -189,12 +200,14 @@ def small_case(opt, arch, type_name, seed, n_tokens):
 def run_small(opt, report, arch, type_name, seeds, n_tokens):
     cases = [small_case(opt, arch, type_name, s, n_tokens) for s in seeds]
     with_quant = type_name != "F32"
-    llama([j for c in cases for j in c.reference_jobs(with_quant)], opt.work)
+    llama([j for c in cases for j in c.reference_jobs(with_quant)], cases[0].dir)
     for s, c in zip(seeds, cases):
         report.twin(c, f"{c.name} #{s}")
     if with_quant:
         parts = [c.check_quant() for c in cases]
         report.quant(f"{arch} {type_name}", {k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
+    if type_name == PPL_TYPE and opt.ppl and not opt.quick:
+        check_ppl(opt, report, cases[0])
     for c in cases:
         c.quant.unlink()
         c.twin.unlink()
@@ -202,63 +215,66 @@ def run_small(opt, report, arch, type_name, seeds, n_tokens):
             shutil.rmtree(c.dir)
 
 
-def text_windows(opt, model, n_bytes, size):
+def text_windows(folder, model, n_bytes, size):
     """(ids of whole windows of a text as ttx eval and llama.cpp's perplexity tool cut it, file of that text)."""
     text = Path(TEXT).read_text()[:n_bytes]
-    path = opt.work / "text.txt"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "text.txt"
     path.write_text(text)
-    llama([["tokenize", "--model", model, "--strings", dump(opt.work / "strings.json", [text]), "--no-special",
-            "--out", opt.work / "ids.json"], ["pieces", "--model", model, "--out", opt.work / "pieces.json"]], opt.work)
-    ids, info = load(opt.work / "ids.json")[0], load(opt.work / "pieces.json")
+    llama([["tokenize", "--model", model, "--strings", dump(folder / "strings.json", [text]), "--no-special",
+            "--out", folder / "ids.json"], ["pieces", "--model", model, "--out", folder / "pieces.json"]], folder)
+    ids, info = load(folder / "ids.json")[0], load(folder / "pieces.json")
     if info["add_bos"]:
         ids = [info["bos"], *ids]
     windows = [ids[i:i + size] for i in range(0, len(ids) - size + 1, size)]
     return [[info["bos"], *w[1:]] if info["add_bos"] else w for w in windows], path
 
 
-def perplexity(opt, name, model, windows, what, isa=None):
-    out = opt.work / f"nll-{name}-{what}-{isa}.npy"
+def perplexity(opt, folder, model, windows, what, isa=None):
+    out = folder / f"nll-{what}-{isa}.npy"
     if not out.exists():
         kv = "f32" if what == "twin" else "f16"
-        llama([["nll", "--model", model, "--tokens", dump(opt.work / "w.json", windows), "--first", len(windows[0]) // 2,
-                "--kv", kv, "--out", out]], opt.work, isa)
+        llama([["nll", "--model", model, "--tokens", dump(folder / "windows.json", windows), "--first", len(windows[0]) // 2,
+                "--kv", kv, "--threads", opt.threads, "--out", out]], folder, isa)
     return float(np.exp(-np.load(out).mean()))
 
 
-def check_ppl(opt, report, name, quant, twin, n_bytes=24000):
-    windows, text = text_windows(opt, quant, n_bytes, 512)
-    for what, model, limit in (("twin", twin, 1e-4), ("quantised", quant, 5e-3)):
+def check_ppl(opt, report, case, n_bytes=24000):
+    folder = case.dir
+    windows, text = text_windows(folder, case.quant, n_bytes, 512)
+    for what, model, limit in (("twin", case.twin, 1e-4), ("quantised", case.quant, 5e-3)):
         kv = "f32" if what == "twin" else "f16"
         out = run(opt.ttx, "eval", "-m", model, "-f", text, "-c", 512, "-ctk", kv, "-ctv", kv, "-t", opt.threads).decode()
         ours = float(re.search(r"perplexity: ([0-9.]+)", out)[1])
-        theirs = perplexity(opt, name, model, windows, what)
+        theirs = perplexity(opt, folder, model, windows, what)
 
         def spread():
-            all_builds = [theirs, *(perplexity(opt, name, model, windows, what, isa) for isa in ("haswell", "x64"))]
+            all_builds = [theirs, *(perplexity(opt, folder, model, windows, what, isa) for isa in ("haswell", "x64"))]
             return max(all_builds) / min(all_builds) - 1
-        report.ppl(name, what, ours, theirs, limit, spread if what == "quantised" else None)
+        report.ppl(case.name, what, ours, theirs, limit, spread if what == "quantised" else None)
 
 
 def run_real(opt, report, name, n_positions):
     model = fetch_models.fetch_model(name)
-    windows, _ = text_windows(opt, model, 24000, n_positions)
     folder = opt.work / name
-    case = Case(opt, name, folder, name == "gemma3", windows[:1], PROMPTS)
+    windows, _ = text_windows(folder, model, 24000, n_positions)
+    case = Case(opt, name, folder, name == "gemma3", windows[:1], PROMPTS[:6] if opt.quick else PROMPTS)
     case.quant = model
     if not case.twin.exists():
         part = case.twin.with_suffix(".part")
         fixture("twin", model, part)
         part.rename(case.twin)
-    llama(case.reference_jobs(with_quant=not opt.quick), opt.work)
+    llama(case.reference_jobs(with_quant=not opt.quick), folder)
     report.twin(case, name)
     same, remark = case.check_text()
-    report.line(name, "ttx run", same == len(PROMPTS), f"same text {same}/{len(PROMPTS)}", remark)
-    if not opt.quick:
-        report.quant(name, case.check_quant())
-        for f in ("truth", "batch", "step"):
-            (folder / f"{f}.npy").unlink()
-    if not opt.quick and opt.ppl:
-        check_ppl(opt, report, name, model, case.twin)
+    report.line(name, "ttx run", same == len(case.prompts), f"same text {same}/{len(case.prompts)}", remark)
+    if opt.quick:
+        return
+    report.quant(name, case.check_quant())
+    for f in ("truth", "batch", "step"):
+        (folder / f"{f}.npy").unlink()
+    if opt.ppl:
+        check_ppl(opt, report, case)
 
 
 # ---- the program ----
@@ -282,7 +298,8 @@ def main():
     p.add_argument("--quick", action="store_true")
     p.add_argument("--only", default="", metavar="REGEX", help="cases whose name matches: 'llama Q4_K', 'smollm2' ...")
     p.add_argument("--no-ppl", dest="ppl", action="store_false")
-    p.add_argument("--threads", default="2")
+    p.add_argument("--threads", default="1", help="of both programs (llama.cpp's threads spin: slow on a busy machine)")
+    p.add_argument("--jobs", type=int, default=2, help="models at a time")
     p.add_argument("--work", type=Path, default=reflib.CACHE / "exactness")
     opt = p.parse_args()
     opt.work = work_folder(opt.work, opt.quick)
@@ -290,9 +307,9 @@ def main():
     start = time.time()
 
     jobs = []
-    for arch, spec in archs.ARCHS.items():
-        n_variants = len(spec["variants"])
-        for type_name in (["F32", "Q8_0", "Q4_K"] if opt.quick else quantise.TYPES):
+    for arch in ARCHITECTURES:
+        n_variants = len(archs.ARCHS[arch]["variants"])
+        for type_name in (["Q8_0", "Q4_K"] if opt.quick else quantise.TYPES):
             seeds = range(n_variants)
             n_tokens = N_TWIN if type_name == "F32" else -(-N_QUANT // n_variants)
             jobs.append((f"{arch} {type_name}", run_small, (arch, type_name, seeds, n_tokens)))
@@ -300,13 +317,16 @@ def main():
     if not opt.quick:
         jobs += [("gemma3", run_real, ("gemma3", 400))]
 
-    for name, f, args in jobs:
-        if not re.search(opt.only, name):
-            continue
+    jobs = [j for j in jobs if re.search(opt.only, j[0])]
+
+    def attempt(job):
+        name, f, args = job
         try:
             f(opt, report, *args)
-        except reflib.Failed as e:
-            report.line(name, "", False, str(e))
+        except Exception as e:  # one model's trouble must not hide the others' results
+            report.line(name, "", False, f"{type(e).__name__}: {e}")
+    with ThreadPoolExecutor(opt.jobs) as pool:  # the real models first: they take longest
+        list(pool.map(attempt, sorted(jobs, key=lambda j: j[1] != run_real)))
     print(f"{report.passed} passed, {report.failed} failed\n{time.time() - start:.0f} s", flush=True)
     sys.exit(1 if report.failed or not report.passed else 0)
 
