@@ -265,7 +265,7 @@ INLINE void gather(int n_q, int n_v, ttx_dtype type, tile *t, int64_t i0, rows v
         if (t->lo[i0 + i] > lo) lo = t->lo[i0 + i];
         if (t->hi[i0 + i] < hi) hi = t->hi[i0 + i];
     }
-    if (lo > hi) lo = hi = BLOCK;
+    if (hi < lo) hi = lo; /* nothing */
     UNROLL
     for (int i = 0; i < n_q; i++) {
         int64_t end = t->hi[i0 + i];
@@ -411,18 +411,13 @@ static void absorb(float *out, float *m, float *l, const float *acc, float pm, f
     *m = top;
 }
 
-/* Divides by the sum, in which the sink takes part. */
+/* Divides by the sum, in which the sink takes part; one that drowns everything makes it inf. */
 static void finish(float *out, float m, float l, const float *sink, int64_t d) {
     if (l == 0) return;
-    float a = 1;
-    if (sink) {
-        float top = *sink > m ? *sink : m;
-        a = exp1(m - top);
-        l = l * a + exp1(*sink - top);
-    }
-    const __m256 va = _mm256_set1_ps(a), vl = _mm256_set1_ps(l);
+    if (sink) l += exp1(*sink - m);
+    const __m256 vl = _mm256_set1_ps(l);
     for (int64_t c = 0; c < d; c += 8)
-        store(out + c, _mm256_div_ps(_mm256_mul_ps(load(out + c, d - c), va), vl), d - c);
+        store(out + c, _mm256_div_ps(load(out + c, d - c), vl), d - c);
 }
 
 static int64_t tile_size(const ttx_attn *a, int64_t q0) {

@@ -117,16 +117,11 @@ static void absorb(float *out, float *m, float *l, const float *part, int64_t d_
     *m = top;
 }
 
-/* Divides by the sum, in which the sink takes part. */
+/* Divides by the sum, in which the sink takes part; one that drowns everything makes it inf. */
 static void finish(float *out, float m, float l, const float *sink, int64_t d_v) {
     if (l == 0) return;
-    float a = 1;
-    if (sink) {
-        float top = *sink > m ? *sink : m;
-        a = (float)ttx_exp((double)m - top);
-        l = l * a + (float)ttx_exp((double)*sink - top);
-    }
-    for (int64_t c = 0; c < d_v; c++) out[c] = out[c] * a / l;
+    if (sink) l += (float)ttx_exp((double)*sink - m);
+    for (int64_t c = 0; c < d_v; c++) out[c] /= l;
 }
 
 static void attention_chunk(const ttx_attn *a, int64_t chunk, float *part, void *scratch) {

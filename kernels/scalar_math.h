@@ -33,7 +33,7 @@ static inline float ttx_sigmoid_mul(double x, double t) {
 
 static inline double ttx_tanh(double x) {
     double x2 = x * x;
-    if (x2 < 0.0004) return x * (1.0 - x2 * (1.0 / 3 - x2 * (2.0 / 15 - x2 * (17.0 / 315))));
+    if (x2 < 0.0004) return x * (1.0 - x2 * (1.0 / 3 - x2 * (2.0 / 15)));
     double e = ttx_exp(-2.0 * (x < 0 ? -x : x)), y = (1.0 - e) / (1.0 + e);
     return x < 0 ? -y : y;
 }
