@@ -276,12 +276,35 @@ static void check_product(check *c, const type_facts *t, ttx_class class, int64_
     release(c);
 }
 
+/* A NaN among the activations of a column reaches all its products, and no others. */
+static void check_damage(check *c, const type_facts *t, ttx_class class) {
+    enum { K = 512, ROWS = 5, COLS = 6 };
+    ttx_act x;
+    random_act(c, &x, K, COLS, TYPICAL);
+    int bad = rnd_below(c, COLS);
+    ((float *)x.f32)[bad * x.ld + rnd_below(c, K)] = NAN;
+    c->k->act_q8(&x, 0, COLS);
+    ttx_mm m = {.k = K, .n_rows = ROWS, .x = &x, .ldy = ROWS};
+    m.row_bytes = ttx_dtype_bytes(t->type, K);
+    uint8_t *w = fenced(c, m.row_bytes * ROWS);
+    random_weights(c, t, w, (int64_t)K * ROWS, TYPICAL);
+    m.w = w;
+    m.y = fenced_f32(c, (int64_t)ROWS * COLS);
+    void *scratch = aligned_alloc(64, (ttx_matmul_scratch(K) + 63) / 64 * 64);
+    c->k->matmul[class][t->type](&m, 0, ROWS, scratch);
+    for (int i = 0; i < ROWS * COLS; i++)
+        if (isnan(m.y[i]) != (i / ROWS == bad)) fail(c, "NaN in column %d: [%d]", bad, i);
+    free(scratch);
+    release(c);
+}
+
 static void check_matmul(check *c, const type_facts *t, ttx_class class) {
     static const int64_t odd_k[] = {1, 7, 8, 9, 31, 33, 100, 511, 512, 513, 1031, 4100};
     static const int64_t blocks[] = {1, 2, 3, 7, 8, 9, 16, 17, 18, 33, 130};
     const ttx_dtype_info *info = ttx_dtype_get(t->type);
     if (!begin(c, "matmul/%s/%s", class == TTX_EXACT ? "exact" : "prompt", info->name)) return;
     if (!present(c, c->k->matmul[class][t->type] != NULL)) return;
+    check_damage(c, t, class);
     int n = info->block == 1 ? (int)(sizeof odd_k / sizeof *odd_k)
                              : (int)(sizeof blocks / sizeof *blocks);
     for (int i = 0; i < n; i++)
