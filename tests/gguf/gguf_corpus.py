@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Seeds for fuzz_gguf: every golden bad file, and good ones of every kind.
 
-    make_corpus.py FOLDER
+    gguf_corpus.py FOLDER
 """
 import sys
 from pathlib import Path
