@@ -6,6 +6,7 @@
  * candidates; one whose symbols have changed since is dropped when it comes up. O(n log n).
  */
 #include "tok_int.h"
+#include "unicode.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -137,11 +138,10 @@ static int emit_symbol(tok_work *w, const char *text, const tok_sym *s) {
     return code;
 }
 
-/* Length of the first symbol of text[0..n): SentencePiece believes the lead byte. */
+/* Length of the first symbol of text[0..n). */
 static size_t first_symbol(const ttx_tokenizer *t, const char *text, size_t n) {
-    static const uint8_t announced[16] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 3, 4};
-    size_t len = t->bpe ? 1 : announced[(uint8_t)text[0] >> 4];
-    return len < n ? len : n;
+    uint32_t cp;
+    return t->bpe ? 1 : ttx_utf8_decode((const uint8_t *)text, n, &cp);
 }
 
 int tok_merge_text(tok_work *w, const char *text, size_t n) {

@@ -3,8 +3,7 @@
  * Each vocabulary was trained with a list of regular expressions; `tokenizer.ggml.pre` names it.
  * Here each expression is a function that matches at one position; the expression stands above it.
  * What they mean is what llama.cpp makes of them, to the letter of its ids, which departs from the
- * published expressions in three places (each marked "llama.cpp:" below): upper and lower case
- * beyond ASCII, combining marks in gpt-4o's words, and '~' as a symbol.
+ * published expressions in places (each marked "llama.cpp:" below).
  *
  * Not here: splits of vocabularies that no architecture of ttx uses.
  */
@@ -314,9 +313,8 @@ static size_t rule_space_puncts(const tok_chars *c, size_t p, size_t end) {
     return space_and_class(c, p, end, UC_PUNCT);
 }
 
-/* [\p{P}\p{S}]. llama.cpp: not '~'. */
-static bool is_punct_or_symbol(const tok_chars *c, size_t p) {
-    return (c->cls[p] == UC_PUNCT || c->cls[p] == UC_SYMBOL) && c->cp[p] != '~';
+static bool is_punct_or_symbol(const tok_chars *c, size_t p) { /* [\p{P}\p{S}] */
+    return c->cls[p] == UC_PUNCT || c->cls[p] == UC_SYMBOL;
 }
 
 static bool is_letter_or_mark(const tok_chars *c, size_t p) {
