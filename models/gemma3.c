@@ -33,7 +33,8 @@ static const ttx_tensor_def tensors[] = {
 static int configure(ttx_hparams *hp, ttx_err *err) {
     (void)err;
     enum { LAYERS_27B = 62 }; /* the one size that scales q by its embedding, not by its head */
-    if (hp->n_layer == LAYERS_27B) hp->attn_scale = 1 / sqrtf((float)(hp->n_embd / hp->n_head));
+    uint32_t width = hp->n_embd / hp->n_head;
+    if (hp->n_layer == LAYERS_27B) hp->attn_scale = 1 / sqrtf((float)width);
     hp->embd_scale = sqrtf((float)hp->n_embd);
     ttx_rope *local = &hp->rope[TTX_ROPE_LOCAL];
     local->freq_scale = 1;

@@ -150,7 +150,7 @@ static void check_rope(check *c, int64_t n_rot, ttx_rope_layout layout) {
 /* The F16 nearest to x, ties to even, as a double. */
 static double nearest_f16(float x) {
     if (isnan(x) || isinf(x) || x == 0) return x;
-    int e = ilogb(x) < -14 ? -14 : ilogb(x);
+    int e = ilogbf(x) < -14 ? -14 : ilogbf(x);
     double q = ldexp(nearbyint(ldexp(x, 10 - e)), e - 10);
     return fabs(q) > 65504 ? copysign(INFINITY, q) : q;
 }
