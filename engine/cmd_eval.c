@@ -273,6 +273,7 @@ done:
     free(k.row);
     free(j.ids);
     ttx_session_close(s);
+    rc = ttx_engine_finish(&e, rc, err);
     ttx_engine_close(&e);
     return rc;
 }

@@ -339,6 +339,7 @@ static int run(const void *arg, ttx_err *err) {
     ttx_sampler_close(r.sampler);
     ttx_session_close(r.session);
     ttx_tokenizer_free(r.tok);
+    rc = ttx_engine_finish(&r.e, rc, err);
     ttx_engine_close(&r.e);
     if (r.json.f) ttx_outfile_close(&r.json, rc, err);
     if (r.log) fclose(r.log);

@@ -36,6 +36,48 @@ static bool load_progress(void *ctx, uint64_t done, uint64_t total) {
     return true;
 }
 
+/* Bytes of one expert and of everything else in each layer, for the head of a route file. */
+static void layer_bytes(const ttx_model *m, uint64_t *expert, uint64_t *dense) {
+    for (uint32_t il = 0; il < m->hp.n_layer; il++) {
+        expert[il] = dense[il] = 0;
+        for (int r = TTX_W_PER_LAYER; r < TTX_W_COUNT; r++) {
+            const ttx_weight *w = ttx_model_weight(m, (ttx_role)r, (int)il);
+            bool is_expert = r >= TTX_W_GATE_EXPS && r <= TTX_W_DOWN_EXPS;
+            if (w->tensor) *(is_expert ? &expert[il] : &dense[il]) += ttx_weight_range(w, 0).size;
+        }
+    }
+}
+
+static int open_routes(ttx_engine *e, const ttx_engine_args *a, ttx_err *err) {
+    const ttx_hparams *hp = &e->model->hp;
+    if (!a->routes && !a->save_routes) return TTX_OK;
+    if (!hp->n_expert)
+        return ttx_fail(err, TTX_E_USAGE, "routes: expected a model with experts, found %s without",
+                        a->model);
+    int rc = TTX_OK;
+    if (a->routes) {
+        if ((rc = ttx_route_file_load(&e->routes, a->routes, err))) return rc;
+        if ((rc = ttx_route_file_check(e->routes, hp->n_layer, hp->n_expert, err))) return rc;
+        e->source = (ttx_route_source){ttx_route_file_choose, e->routes};
+    }
+    if (!a->save_routes) return TTX_OK;
+    uint64_t *bytes = calloc(2 * hp->n_layer, sizeof *bytes);
+    if (!bytes) return ttx_fail_nomem(err, "layer sizes", 2 * hp->n_layer * sizeof *bytes);
+    layer_bytes(e->model, bytes, bytes + hp->n_layer);
+    const char *slash = strrchr(a->model, '/');
+    ttx_route_info info = {slash ? slash + 1 : a->model,
+                           e->model->arch->name,
+                           hp->n_layer,
+                           hp->n_expert,
+                           hp->n_expert_used,
+                           bytes,
+                           bytes + hp->n_layer};
+    rc = ttx_route_writer_open(&e->route_writer, a->save_routes, &info, err);
+    free(bytes);
+    if (!rc) e->sinks[e->n_sinks++] = ttx_route_writer_sink(e->route_writer);
+    return rc;
+}
+
 int ttx_engine_open(ttx_engine *e, const ttx_engine_args *a, ttx_err *err) {
     *e = (ttx_engine){0};
     uint64_t start = ttx_now_ns();
@@ -60,6 +102,7 @@ int ttx_engine_open(ttx_engine *e, const ttx_engine_args *a, ttx_err *err) {
     set.residency.warn = warn;
     set.residency.progress = load_progress;
     if ((rc = ttx_runtime_open(&e->rt, e->file, &set, err))) return rc;
+    if ((rc = open_routes(e, a, err))) return rc;
     e->load_s = (double)(ttx_now_ns() - start) * 1e-9;
     return TTX_OK;
 }
@@ -73,6 +116,12 @@ int ttx_engine_session(ttx_engine *e, const ttx_engine_args *a, uint32_t n_outpu
     set.n_outputs = n_outputs;
     set.k_type = types[a->k_type];
     set.v_type = types[a->v_type];
+    set.sinks = e->sinks;
+    set.n_sinks = e->n_sinks;
+    if (e->routes) {
+        set.source = &e->source;
+        set.k_experts = (uint32_t)ttx_route_file_k(e->routes);
+    }
     set.n_threads = a->n_threads;
     set.n_threads_batch = a->n_threads_batch ? a->n_threads_batch : a->n_threads;
     if (a->n_ctx > e->model->hp.n_ctx_train)
@@ -82,7 +131,15 @@ int ttx_engine_session(ttx_engine *e, const ttx_engine_args *a, uint32_t n_outpu
     return ttx_session_open(out, e->model, &e->rt, &set, err);
 }
 
+int ttx_engine_finish(ttx_engine *e, int rc, ttx_err *err) {
+    rc = ttx_route_writer_close(e->route_writer, rc, err);
+    e->route_writer = NULL;
+    return rc;
+}
+
 void ttx_engine_close(ttx_engine *e) {
+    ttx_route_writer_close(e->route_writer, TTX_E_RUNTIME, NULL); /* not finished: discarded */
+    ttx_route_file_free(e->routes);
     ttx_runtime_close(&e->rt);
     ttx_model_free(e->model);
     gguf_close(e->file);

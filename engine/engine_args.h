@@ -5,6 +5,7 @@
 #define TTX_ENGINE_ARGS_H
 
 #include "model.h"
+#include "route_file.h"
 #include "opt.h"
 #include "runtime.h"
 #include "session.h"
@@ -20,83 +21,59 @@ typedef struct ttx_engine_args {
     int32_t load_mode;
     bool mlock, no_mmap;
     int32_t isa;
-    uint32_t n_expert_used; /* 0: the model's */
+    uint32_t n_expert_used;           /* 0: the model's */
+    const char *routes, *save_routes; /* route_trace files */
     bool verbose;
 } ttx_engine_args;
 
 void ttx_engine_args_defaults(ttx_engine_args *a);
 
 #define TTX_ARG(field) offsetof(ttx_engine_args, field)
-#define TTX_OPT_MODEL                                                                      \
-    {                                                                                      \
-        "-m, --model", OPT_STR, TTX_ARG(model), "FILE", "GGUF model, or any shard of one", \
-            .group = "Model", .required = true                                             \
-    }
+/* clang-format off */
+#define TTX_OPT_MODEL \
+    {"-m, --model", OPT_STR, TTX_ARG(model), "FILE", "GGUF model, or any shard of one", \
+     .group = "Model", .required = true}
+
 /* Option rows; put them after TTX_OPT_MODEL and the command's own. */
-#define TTX_OPTS_ENGINE                                                                           \
-    {                                                                                             \
-        "-c, --ctx-size",                                                                         \
-        OPT_U32,                                                                                  \
-        TTX_ARG(n_ctx),                                                                           \
-        "N",                                                                                      \
-        "context size in tokens",                                                                 \
-        .min = 0,                                                                                 \
-        .max = 1 << 30,                                                                           \
-        .shown_default = "the model's, at most 4096 and what memory allows",                      \
-        .group = "Engine"},                                                                       \
-        {"-t, --threads", OPT_INT,  TTX_ARG(n_threads), "N",                                      \
-         "threads",       .min = 0, .max = 1024,        .shown_default = "every core"},           \
-        {"-tb, --threads-batch",                                                                  \
-         OPT_INT,                                                                                 \
-         TTX_ARG(n_threads_batch),                                                                \
-         "N",                                                                                     \
-         "threads for more than one token at once",                                               \
-         .min = 0,                                                                                \
-         .max = 1024,                                                                             \
-         .shown_default = "as -t"},                                                               \
-        {"-ub, --ubatch-size",                                                                    \
-         OPT_U32,                                                                                 \
-         TTX_ARG(n_ubatch),                                                                       \
-         "N",                                                                                     \
-         "tokens of a prompt that are computed at once",                                          \
-         .min = 1,                                                                                \
-         .max = 1 << 16},                                                                         \
-        {"-ctk, --cache-type-k",   OPT_ENUM, TTX_ARG(k_type), "TYPE", "type of cached keys",      \
-         .choices = "f16|f32|q8_0"},                                                              \
-        {"-ctv, --cache-type-v",   OPT_ENUM, TTX_ARG(v_type), "TYPE", "type of cached values",    \
-         .choices = "f16|f32|q8_0"},                                                              \
-        {"-lm, --load-mode",                                                                      \
-         OPT_ENUM,                                                                                \
-         TTX_ARG(load_mode),                                                                      \
-         "MODE",                                                                                  \
-         "mmap: the page cache holds the file; mlock: the same, locked in memory; none: read it " \
-         "into memory of our own",                                                                \
-         .choices = "mmap|mlock|none"},                                                           \
-        {"--mlock", OPT_FLAG, TTX_ARG(mlock), .help = "the same as --load-mode mlock"},           \
-        {"--no-mmap", OPT_FLAG, TTX_ARG(no_mmap), .help = "the same as --load-mode none"},        \
-        {"--isa",                                                                                 \
-         OPT_ENUM,                                                                                \
-         TTX_ARG(isa),                                                                            \
-         "LEVEL",                                                                                 \
-         "highest instruction set to use",                                                        \
-         .choices = "auto|scalar|avx2|avx512|vnni|amx"},                                          \
-        {"--n-expert-used",                                                                       \
-         OPT_U32,                                                                                 \
-         TTX_ARG(n_expert_used),                                                                  \
-         "K",                                                                                     \
-         "experts that a token uses; changes the results",                                        \
-         .min = 1,                                                                                \
-         .max = 1024,                                                                             \
-         .shown_default = "the model's"},                                                         \
-    {                                                                                             \
-        "-v, --verbose", OPT_FLAG, TTX_ARG(verbose), .help = "say more on stderr"                 \
-    }
+#define TTX_OPTS_ENGINE \
+    {"-c, --ctx-size", OPT_U32, TTX_ARG(n_ctx), "N", "context size in tokens", .max = 1 << 30, \
+     .shown_default = "the model's, at most 4096 and what memory allows", .group = "Engine"}, \
+    {"-t, --threads", OPT_INT, TTX_ARG(n_threads), "N", "threads", .max = 1024, \
+     .shown_default = "every core"}, \
+    {"-tb, --threads-batch", OPT_INT, TTX_ARG(n_threads_batch), "N", \
+     "threads for more than one token at once", .max = 1024, .shown_default = "as -t"}, \
+    {"-ub, --ubatch-size", OPT_U32, TTX_ARG(n_ubatch), "N", \
+     "tokens of a prompt that are computed at once", .min = 1, .max = 1 << 16}, \
+    {"-ctk, --cache-type-k", OPT_ENUM, TTX_ARG(k_type), "TYPE", "type of cached keys", \
+     .choices = "f16|f32|q8_0"}, \
+    {"-ctv, --cache-type-v", OPT_ENUM, TTX_ARG(v_type), "TYPE", "type of cached values", \
+     .choices = "f16|f32|q8_0"}, \
+    {"-lm, --load-mode", OPT_ENUM, TTX_ARG(load_mode), "MODE", \
+     "mmap: the page cache holds the file; mlock: the same, locked in memory; none: read it into " \
+     "memory of our own", .choices = "mmap|mlock|none"}, \
+    {"--mlock", OPT_FLAG, TTX_ARG(mlock), .help = "the same as --load-mode mlock"}, \
+    {"--no-mmap", OPT_FLAG, TTX_ARG(no_mmap), .help = "the same as --load-mode none"}, \
+    {"--isa", OPT_ENUM, TTX_ARG(isa), "LEVEL", "highest instruction set to use", \
+     .choices = "auto|scalar|avx2|avx512|vnni|amx"}, \
+    {"--n-expert-used", OPT_U32, TTX_ARG(n_expert_used), "K", \
+     "experts that a token uses; changes the results", .min = 1, .max = 1024, \
+     .shown_default = "the model's"}, \
+    {"--routes", OPT_STR, TTX_ARG(routes), "FILE", \
+     "choose experts as a recorded run did (route_trace v1)"}, \
+    {"--save-routes", OPT_STR, TTX_ARG(save_routes), "FILE", "record which experts are chosen"}, \
+    {"-v, --verbose", OPT_FLAG, TTX_ARG(verbose), .help = "say more on stderr"}
+/* clang-format on */
 
 /* A model that is ready to compute, and what it stands on. */
 typedef struct ttx_engine {
     gguf_file *file;
     ttx_model *model;
     ttx_runtime rt;
+    ttx_route_file *routes;
+    ttx_route_source source;
+    ttx_route_writer *route_writer;
+    ttx_route_sink sinks[2]; /* room for the caller's own; filled up to n_sinks */
+    int n_sinks;
     double load_s; /* from the call to ttx_engine_open to its return */
 } ttx_engine;
 
@@ -106,6 +83,9 @@ int ttx_engine_open(ttx_engine *e, const ttx_engine_args *a, ttx_err *err);
  * than the model was trained for. */
 int ttx_engine_session(ttx_engine *e, const ttx_engine_args *a, uint32_t n_outputs,
                        ttx_session **out, ttx_err *err);
+/* Ends what was recorded; `rc`: the outcome of the run. Returns rc, or an error of writing. Call
+ * before ttx_engine_close when the run went well. */
+int ttx_engine_finish(ttx_engine *e, int rc, ttx_err *err);
 void ttx_engine_close(ttx_engine *e);
 
 /* "ttx: " and a line on stderr: for what is no error but should be known. */

@@ -43,7 +43,7 @@ struct ttx_op_state {
     struct moe_state *moe; /* NULL: the model has no experts */
 };
 
-enum { OP_QUERY_TILE = 64 }; /* queries a chunk of prompt attention */
+enum { OP_QUERY_TILE = 48 }; /* queries a chunk of prompt attention: a tile of the AVX2 kernel */
 
 typedef void (*launch_fn)(ttx_step *s, const operand *v, void *ctx);
 

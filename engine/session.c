@@ -259,5 +259,8 @@ uint32_t ttx_session_pos(const ttx_session *s) {
 }
 
 void ttx_session_rewind(ttx_session *s, uint32_t pos) {
-    if (pos < s->n_past) s->n_past = pos;
+    if (pos >= s->n_past) return;
+    s->n_past = pos;
+    for (int i = 0; i < s->set.n_sinks; i++)
+        if (s->set.sinks[i].restart) s->set.sinks[i].restart(s->set.sinks[i].ctx);
 }
