@@ -308,8 +308,10 @@ static void gather_panel(tile *t, const ttx_attn *a, const uint8_t *v, int64_t c
     for (int64_t j = j0; j < j1; j++)
         unpack(t->panel[j], row_of(v, j, a->v_bytes), c, w, a->v_type);
     rows panel = {(const uint8_t *)t->panel, sizeof t->panel[0], 0};
-    if (w > 16)
+    if (w > 24)
         gather_tile(4, TTX_F32, t, panel, c);
+    else if (w > 16) /* no wider than acc's rows, which may be as narrow */
+        gather_tile(3, TTX_F32, t, panel, c);
     else if (w > 8)
         gather_tile(2, TTX_F32, t, panel, c);
     else

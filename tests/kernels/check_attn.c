@@ -314,7 +314,7 @@ static void bench_attention(check *c) {
 
 void check_attention(check *c) {
     static const ttx_dtype types[] = {TTX_F32, TTX_F16, TTX_Q8_0};
-    static const int dims[] = {64, 80, 96, 128, 192, 256, 1, 7, 8, 12, 33};
+    static const int dims[] = {64, 80, 96, 128, 192, 256, 1, 7, 8, 12, 33, 24, 120};
     static const int n_queries[] = {1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 16, 47, 49, 100};
     static const int lengths[] = {1, 2, 7, 63, 64, 65, 130, 511, 512, 513, 1030, 1600};
     if (c->bench) {
@@ -322,7 +322,7 @@ void check_attention(check *c) {
         return;
     }
     for (int i = 0; i < 250; i++) {
-        shape s = {.d_k = dims[i % 11], .d_v = dims[rnd_below(c, 4) ? i % 11 : rnd_below(c, 11)]};
+        shape s = {.d_k = dims[i % 13], .d_v = dims[rnd_below(c, 4) ? i % 13 : rnd_below(c, 13)]};
         s.n_q = n_queries[rnd_below(c, 14)];
         s.n_pos = i < 24 ? lengths[i % 12] : 1 + rnd_below(c, rnd_below(c, 2) ? 1300 : 100);
         s.k_type = s.d_k % 32 ? types[rnd_below(c, 2)] : types[rnd_below(c, 3)];
