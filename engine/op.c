@@ -264,7 +264,7 @@ static void piece_sizes(const ttx_model *m, const ttx_op_limits *lim, size_t siz
     size_t n_chunk = (lim->n_ctx + TTX_ATTN_CHUNK - 1) / TTX_ATTN_CHUNK;
     size_t ranges = n > hp->n_head ? n : hp->n_head;
     size_t columns = n > (size_t)lim->k_experts ? n : (size_t)lim->k_experts;
-    size_t operands = n > 2 * OP_MAX_JOBS ? n : 2 * OP_MAX_JOBS;
+    size_t operands = n >= 2 * OP_MAX_JOBS ? n + 1 : 2 * OP_MAX_JOBS; /* + 1: a bias */
     size[P_Q8] = columns * k;
     size[P_D] = columns * ((k + 31) / 32) * sizeof(float);
     size[P_SUM] = columns * ((k + 15) / 16) * sizeof(int16_t);

@@ -33,7 +33,7 @@ struct ttx_op_state {
     ttx_act act;         /* planes for as many columns as a step can have, of the longest input */
     const float *act_of; /* the buffer that the planes were made from; NULL: none */
     int act_forms;       /* which of them are filled */
-    operand *operands;   /* [max(n_tokens, 2 * OP_MAX_JOBS)] */
+    operand *operands;   /* [max(n_tokens + 1, 2 * OP_MAX_JOBS)] */
     mm_job *jobs;        /* [OP_MAX_JOBS] */
     uint8_t *scratch;    /* scratch_bytes for each thread */
     size_t scratch_bytes;

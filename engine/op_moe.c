@@ -129,7 +129,8 @@ static void weigh(ttx_route *r, const float *v, const ttx_hparams *hp) {
 struct route_ctx {
     ttx_step *s;
     const float *bias;    /* for the selection alone; NULL: none */
-    const int32_t *table; /* hash routing: [n_vocab][n_expert_used]; NULL: none */
+    const operand *table; /* hash routing: the row of each token, I32 [table_k]; NULL: none */
+    int64_t table_k;
 };
 
 /* The row of the step's arrays that row t of the buffers stands for. */
@@ -157,9 +158,10 @@ static void route_rows(void *ctx, int64_t begin, int64_t end, int worker) {
         if (!finite) continue; /* reported by op_router */
         score(v, hp->n_expert, hp->router);
         select_best(r, v, c->bias, hp->n_expert, (int)hp->n_expert_used);
+        if (c->table && r->k > c->table_k) r->k = (int32_t)c->table_k;
         if (c->table)
             for (int32_t i = 0; i < r->k; i++) {
-                r->expert[i] = c->table[(int64_t)r->token * r->k + i];
+                r->expert[i] = ((const int32_t *)(const void *)c->table[t].p)[i];
                 r->score[i] =
                     v[r->expert[i] >= 0 && r->expert[i] < (int32_t)hp->n_expert ? r->expert[i] : 0];
             }
@@ -192,7 +194,10 @@ static void run_route(ttx_step *s, const operand *v, void *ctx) {
     const ttx_weight *bias = ttx_w(s, TTX_W_ROUTER_SELECT_BIAS);
     const ttx_weight *table = ttx_w(s, TTX_W_ROUTER_TABLE);
     if (bias->tensor) c->bias = (const float *)(const void *)(v++)->p;
-    if (table->tensor) c->table = (const int32_t *)(const void *)v->p;
+    if (table->tensor) {
+        c->table = v;
+        c->table_k = table->k;
+    }
     op_rows(s, s->n, s->hp->n_expert * 16, route_rows, c);
     for (int64_t t = 0; t < s->n && !s->err->code; t++) finish_route(s, &s->op->moe->routes[t]);
 }
@@ -202,11 +207,12 @@ void op_router(ttx_step *s, ttx_buf x) {
     const ttx_weight *bias = ttx_w(s, TTX_W_ROUTER_SELECT_BIAS);
     const ttx_weight *table = ttx_w(s, TTX_W_ROUTER_TABLE);
     ttx_buf logits = s->plan ? (ttx_buf){NULL, s->hp->n_expert} : s->op->moe->logits;
-    operand v[2];
-    int n = 0;
+    operand dry[2], *v = s->plan ? dry : s->op->operands;
+    int64_t n = 0;
     op_matmul(s, logits, ttx_w(s, TTX_W_ROUTER), ttx_w(s, TTX_W_ROUTER_BIAS), x);
     if (bias->tensor) v[n++] = op_whole(bias);
-    if (table->tensor) v[n++] = op_whole(table);
+    for (int64_t t = 0; table->tensor && t < s->n; t++)
+        v[n++] = op_row(table, s->plan ? 0 : s->tokens[step_row(s, t)]);
     op_launch(s, TTX_OP_TOP_K, v, n, run_route, &ctx);
 }
 
