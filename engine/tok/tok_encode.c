@@ -71,10 +71,12 @@ void ttx_tokenizer_free(ttx_tokenizer *t) {
 
 /* ---- text ---- */
 
-/* Where BPE text is decoded and split; sized for the whole text once. */
+/* Where text is made ready for merging. BPE's arrays are sized for the whole text once. */
 typedef struct splitter {
     tok_chars chars;
     uint32_t *ends[2];
+    char *word; /* BPE: a word in byte-level spelling; else a text with its spaces escaped */
+    size_t cap_word;
 } splitter;
 
 static void splitter_free(splitter *s) {
@@ -83,6 +85,7 @@ static void splitter_free(splitter *s) {
     free(s->chars.cls);
     free(s->ends[0]);
     free(s->ends[1]);
+    free(s->word);
 }
 
 static int splitter_init(splitter *s, size_t n, ttx_err *err) {
@@ -95,59 +98,60 @@ static int splitter_init(splitter *s, size_t n, ttx_err *err) {
     return ttx_fail_nomem(err, "splitting a text", 17 * (n + 1ull));
 }
 
-/* Gives w->word room for n bytes. */
-static int reserve_word(tok_work *w, size_t n) {
-    if (n <= w->cap_word) return TTX_OK;
-    free(w->word);
-    w->cap_word = 0;
-    w->word = malloc(n + n / 2);
-    if (!w->word) return ttx_fail_nomem(w->err, "a word", n + n / 2);
-    w->cap_word = n + n / 2;
+/* Gives s->word room for n bytes. */
+static int reserve_word(splitter *s, size_t n, ttx_err *err) {
+    if (n <= s->cap_word) return TTX_OK;
+    char *grown = realloc(s->word, n + n / 2);
+    if (!grown) return ttx_fail_nomem(err, "a word", n + n / 2);
+    s->word = grown;
+    s->cap_word = n + n / 2;
     return TTX_OK;
 }
 
 /* The token that a whole word is; -1: none. Looked up in the vocabulary's byte-level spelling, for
- * which w->word has room for twice the longest token. */
-static int32_t whole_word(tok_work *w, const char *text, size_t n) {
-    if (n > w->t->max_len) return -1;
+ * which s->word has room for twice the longest token. */
+static int32_t whole_word(const ttx_tokenizer *t, splitter *s, const char *text, size_t n) {
+    if (n > t->max_len) return -1;
     size_t len = 0;
     for (size_t i = 0; i < n; i++)
-        len += ttx_utf8_encode(tok_byte_to_cp((uint8_t)text[i]), w->word + len);
-    return tok_lookup(w->t, w->word, len);
+        len += ttx_utf8_encode(tok_byte_to_cp((uint8_t)text[i]), s->word + len);
+    return tok_lookup(t, s->word, len);
 }
 
 static int encode_bpe(tok_work *w, splitter *s, const char *text, size_t n) {
     const uint32_t *words;
-    int code = w->t->ignore_merges ? reserve_word(w, 2 * (size_t)w->t->max_len) : TTX_OK;
+    int code = w->t->ignore_merges ? reserve_word(s, 2 * (size_t)w->t->max_len, w->err) : TTX_OK;
     if (code) return code;
     tok_decode_chars(&s->chars, text, n);
     size_t n_words = tok_split_words(w->t->split, &s->chars, s->ends[0], s->ends[1], &words);
     uint32_t begin = 0;
     for (size_t i = 0; i < n_words && !code; i++) {
         uint32_t end = s->chars.off[words[i]];
-        int32_t id = w->t->ignore_merges ? whole_word(w, text + begin, end - begin) : -1;
+        int32_t id = w->t->ignore_merges ? whole_word(w->t, s, text + begin, end - begin) : -1;
         code = id >= 0 ? tok_emit(w, id) : tok_merge_text(w, text + begin, end - begin);
         begin = end;
     }
     return code;
 }
 
-/* Spaces become U+2581; one goes before the text if the model wants it there. */
-static int encode_spm(tok_work *w, const char *text, size_t n, bool prefix) {
-    size_t len = 0, n_spaces = prefix;
-    for (size_t i = 0; i < n; i++) n_spaces += text[i] == ' ';
-    int code = reserve_word(w, n + 3 * n_spaces + 1);
-    if (code) return code;
-    char *out = w->word;
-    if (prefix) len += ttx_utf8_encode(0x2581, out);
+/* Copies text[0..n) with every space written as U+2581, and one before it if `prefix`. `out` has
+ * room for three bytes a byte, and three. */
+static size_t escape_spaces(char *out, const char *text, size_t n, bool prefix) {
+    size_t len = prefix ? ttx_utf8_encode(0x2581, out) : 0;
     for (size_t i = 0; i < n; i++) {
         if (text[i] == ' ')
             len += ttx_utf8_encode(0x2581, out + len);
         else
             out[len++] = text[i];
     }
-    /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): the memory is w's */
-    return tok_merge_text(w, out, len);
+    return len;
+}
+
+static int encode_spm(tok_work *w, splitter *s, const char *text, size_t n, bool prefix) {
+    int code = reserve_word(s, 3 * n + 3, w->err);
+    if (code) return code;
+    size_t len = escape_spaces(s->word, text, n, prefix);
+    return tok_merge_text(w, s->word, len);
 }
 
 /* Ordinary text and special tokens in turn, as `marks` (NULL: all ordinary) has them. */
@@ -165,7 +169,7 @@ static int encode_fragments(tok_work *w, splitter *s, const char *text, size_t n
             after_special = true;
         } else if (kind == TOK_RAW) {
             code = w->t->bpe ? encode_bpe(w, s, text + pos, end - pos)
-                             : encode_spm(w, text + pos, end - pos,
+                             : encode_spm(w, s, text + pos, end - pos,
                                           w->t->add_space_prefix && after_special);
             after_special = false;
         }

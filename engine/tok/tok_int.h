@@ -151,8 +151,6 @@ typedef struct tok_work {
     tok_sym *sym;
     tok_cand *heap;
     size_t n_sym, n_heap, cap; /* cap symbols, twice as many candidates */
-    char *word;                /* a word in its byte-level spelling */
-    size_t cap_word;
     int32_t *ids;
     size_t n_ids, cap_ids;
     ttx_err *err;

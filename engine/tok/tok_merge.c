@@ -26,7 +26,6 @@ int tok_emit(tok_work *w, int32_t id) {
 void tok_work_free(tok_work *w) {
     free(w->sym);
     free(w->heap);
-    free(w->word);
     free(w->ids);
 }
 

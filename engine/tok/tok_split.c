@@ -244,18 +244,15 @@ static const cp_range han_and_kana[] = {{0x3040, 0x30FF}, {0x4E00, 0x9FA5}};
 
 /* llama.cpp: white space beyond ASCII is seen as a vertical tab, so it is in no set. */
 static bool in_set(const tok_chars *c, size_t p, const cp_range *set, size_t n) {
-    if (c->cls[p] == UC_SPACE) return false;
-    size_t lo = 0;
-    while (n > 0) { /* the first range that does not end before cp */
-        size_t half = n / 2;
-        if (set[lo + half].last < c->cp[p]) {
-            lo += half + 1;
-            n -= half + 1;
-        } else {
-            n = half;
-        }
+    size_t lo = 0, hi = n;
+    while (lo < hi) { /* the first range that does not end before cp */
+        size_t mid = lo + (hi - lo) / 2;
+        if (set[mid].last < c->cp[p])
+            lo = mid + 1;
+        else
+            hi = mid;
     }
-    return set[lo].first <= c->cp[p] && c->cp[p] <= set[lo].last;
+    return lo < n && set[lo].first <= c->cp[p] && c->cls[p] != UC_SPACE;
 }
 
 static size_t run_in_set(const tok_chars *c, size_t p, size_t end, const cp_range *set, size_t n) {

@@ -115,6 +115,7 @@ static void check_vocab(input in) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static ttx_tokenizer *fixed[12]; /* made when first asked for, kept for the process */
+    static gguf_file *files[12];
     input in = {data, size};
     uint8_t head = next(&in);
     if (head & 0x80) {
@@ -129,7 +130,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         add_fixed(l, pres[which] != NULL);
         vl_write(l, &v[which], pres[which]);
         vf_bool(&v[which], "tokenizer.ggml.add_bos_token", false);
-        if (ttx_tokenizer_load(&fixed[which], vf_open(&v[which]), NULL)) abort();
+        files[which] = vf_open(&v[which]);
+        if (!files[which] || ttx_tokenizer_load(&fixed[which], files[which], NULL)) abort();
         vf_free(&v[which]);
         free(l);
     }

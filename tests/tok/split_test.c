@@ -71,6 +71,8 @@ static void test_deepseek(void) {
           "Hi| there|!|\n|\n|\u4f60\u597d| |12|a| ");
     SPLIT("deepseek-llm", "a   b  ", "a|  | b|  ");
     SPLIT("deepseek-llm", "\u3000\u3002", "\u3000|\u3002"); /* by the rule for scripts */
+    SPLIT("deepseek-llm", "\U0001F600\uFF5F",
+          "\U0001F600\uFF5F"); /* past the last range of all sets */
     SPLIT("deepseek-coder", "x = foo_1;\n", "x| =| foo|_|1|;|\n");
     SPLIT("deepseek-v3", "1234\u4e16\u3042!abc ~x\n", "123|4|\u4e16\u3042|!abc| ~|x|\n");
     SPLIT("deepseek-v3", "e\u0301 \u0301\001\002a", "e\u0301| \u0301|\001|\002a");
