@@ -3,6 +3,7 @@
 
 #include "clock.h"
 #include "models.h"
+#include "outfile.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -46,6 +47,52 @@ static void layer_bytes(const ttx_model *m, uint64_t *expert, uint64_t *dense) {
             if (w->tensor) *(is_expert ? &expert[il] : &dense[il]) += ttx_weight_range(w, 0).size;
         }
     }
+}
+
+/* TTX_EXPERT_TRACE_* switches: for runs whose command line is somebody else's. */
+static bool env_is_set(const char *name) {
+    const char *v = getenv(name);
+    return v && *v && strcmp(v, "0") != 0;
+}
+
+static void log_expert_names(const ttx_model *m) {
+    for (uint32_t il = 0; il < m->hp.n_layer; il++)
+        for (int r = TTX_W_ROUTER; r <= TTX_W_DOWN_EXPS_BIAS; r++) {
+            const ttx_weight *w = ttx_model_weight(m, (ttx_role)r, (int)il);
+            if (w->tensor) ttx_note("layer %u: %s", il, w->tensor->name);
+        }
+}
+
+static int open_stats(ttx_engine *e, const ttx_engine_args *a, ttx_err *err) {
+    const ttx_hparams *hp = &e->model->hp;
+    if (hp->n_expert && env_is_set("TTX_EXPERT_TRACE_NAMES")) log_expert_names(e->model);
+    e->stats_to = a->expert_stats;
+    if (!e->stats_to && hp->n_expert && env_is_set("TTX_EXPERT_TRACE_STATS")) {
+        const char *output = getenv("TTX_EXPERT_TRACE_OUTPUT");
+        e->stats_to = output && *output ? output : "-";
+    }
+    if (!e->stats_to) return TTX_OK;
+    if (!hp->n_expert)
+        return ttx_fail(err, TTX_E_USAGE,
+                        "expert statistics: expected a model with experts, found %s without",
+                        a->model);
+    int rc = ttx_expert_stats_new(&e->stats, hp->n_layer, hp->n_expert, err);
+    if (!rc) e->sinks[e->n_sinks++] = ttx_expert_stats_sink(e->stats);
+    return rc;
+}
+
+static int write_stats(ttx_engine *e, int rc, ttx_err *err) {
+    if (!e->stats || rc) return rc;
+    if (strcmp(e->stats_to, "-") == 0) {
+        ttx_expert_stats_print(e->stats, stderr);
+        if (env_is_set("TTX_EXPERT_TRACE_PER_LAYER"))
+            ttx_expert_stats_print_layers(e->stats, stderr);
+        return rc;
+    }
+    ttx_outfile out;
+    rc = ttx_outfile_open(&out, e->stats_to, err);
+    if (rc) return rc;
+    return ttx_outfile_close(&out, ttx_expert_stats_json(e->stats, out.f, err), err);
 }
 
 static int open_routes(ttx_engine *e, const ttx_engine_args *a, ttx_err *err) {
@@ -103,6 +150,7 @@ int ttx_engine_open(ttx_engine *e, const ttx_engine_args *a, ttx_err *err) {
     set.residency.progress = load_progress;
     if ((rc = ttx_runtime_open(&e->rt, e->file, &set, err))) return rc;
     if ((rc = open_routes(e, a, err))) return rc;
+    if ((rc = open_stats(e, a, err))) return rc;
     e->load_s = (double)(ttx_now_ns() - start) * 1e-9;
     return TTX_OK;
 }
@@ -132,6 +180,7 @@ int ttx_engine_session(ttx_engine *e, const ttx_engine_args *a, uint32_t n_outpu
 }
 
 int ttx_engine_finish(ttx_engine *e, int rc, ttx_err *err) {
+    rc = write_stats(e, rc, err);
     rc = ttx_route_writer_close(e->route_writer, rc, err);
     e->route_writer = NULL;
     return rc;
@@ -140,6 +189,7 @@ int ttx_engine_finish(ttx_engine *e, int rc, ttx_err *err) {
 void ttx_engine_close(ttx_engine *e) {
     ttx_route_writer_close(e->route_writer, TTX_E_RUNTIME, NULL); /* not finished: discarded */
     ttx_route_file_free(e->routes);
+    ttx_expert_stats_free(e->stats);
     ttx_runtime_close(&e->rt);
     ttx_model_free(e->model);
     gguf_close(e->file);

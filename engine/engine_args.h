@@ -4,6 +4,7 @@
 #ifndef TTX_ENGINE_ARGS_H
 #define TTX_ENGINE_ARGS_H
 
+#include "expert_stats.h"
 #include "model.h"
 #include "route_file.h"
 #include "opt.h"
@@ -23,6 +24,7 @@ typedef struct ttx_engine_args {
     int32_t isa;
     uint32_t n_expert_used;           /* 0: the model's */
     const char *routes, *save_routes; /* route_trace files */
+    const char *expert_stats;         /* a file, or "-" for a summary on stderr */
     bool verbose;
 } ttx_engine_args;
 
@@ -61,6 +63,8 @@ void ttx_engine_args_defaults(ttx_engine_args *a);
     {"--routes", OPT_STR, TTX_ARG(routes), "FILE", \
      "choose experts as a recorded run did (route_trace v1)"}, \
     {"--save-routes", OPT_STR, TTX_ARG(save_routes), "FILE", "record which experts are chosen"}, \
+    {"--expert-stats", OPT_STR, TTX_ARG(expert_stats), "FILE", \
+     "write statistics of the experts as JSON; '-': print a summary on stderr"}, \
     {"-v, --verbose", OPT_FLAG, TTX_ARG(verbose), .help = "say more on stderr"}
 /* clang-format on */
 
@@ -72,6 +76,8 @@ typedef struct ttx_engine {
     ttx_route_file *routes;
     ttx_route_source source;
     ttx_route_writer *route_writer;
+    ttx_expert_stats *stats;
+    const char *stats_to;    /* a file, or "-" */
     ttx_route_sink sinks[2]; /* room for the caller's own; filled up to n_sinks */
     int n_sinks;
     double load_s; /* from the call to ttx_engine_open to its return */
