@@ -257,6 +257,12 @@ static void next_turn(void *ctx) {
     w->any = false;
 }
 
+/* A name as one word of a header line, which has a length that a reader takes. */
+static void put_name(FILE *out, const char *name) {
+    for (size_t i = 0; name[i] && i < 128; i++)
+        fputc((unsigned char)name[i] > ' ' && name[i] != 0x7f ? name[i] : '_', out);
+}
+
 int ttx_route_writer_open(ttx_route_writer **out, const char *path, const ttx_route_info *info,
                           ttx_err *err) {
     *out = NULL;
@@ -269,9 +275,12 @@ int ttx_route_writer_open(ttx_route_writer **out, const char *path, const ttx_ro
     }
     w->n_layer = info->n_layer < MAX_LAYER ? info->n_layer : MAX_LAYER;
     memcpy(w->expert_bytes, info->expert_bytes, w->n_layer * sizeof *w->expert_bytes);
-    fprintf(w->out.f,
-            "# route_trace v1\n# model=%s arch=%s n_layer=%u n_expert=%u n_expert_used=%u\n",
-            info->model, info->arch, info->n_layer, info->n_expert, info->n_expert_used);
+    fputs("# route_trace v1\n# model=", w->out.f);
+    put_name(w->out.f, info->model);
+    fputs(" arch=", w->out.f);
+    put_name(w->out.f, info->arch);
+    fprintf(w->out.f, " n_layer=%u n_expert=%u n_expert_used=%u\n", info->n_layer, info->n_expert,
+            info->n_expert_used);
     for (uint32_t i = 0; i < info->n_layer; i++)
         fprintf(w->out.f, "# layer=%u expert_bytes=%llu dense_bytes=%llu\n", i,
                 (unsigned long long)info->expert_bytes[i],
