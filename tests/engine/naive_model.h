@@ -1,6 +1,6 @@
 /* naive_model.h -- the forward pass as the papers write it, in double precision, one value at a
- * time. Shares nothing with the engine but the bytes of the model file (F32 only): what the two
- * agree on, both understand.
+ * time. Shares nothing with the engine but the bytes of the model file (F32; experts also Q8_0 and
+ * MXFP4): what the two agree on, both understand.
  */
 #ifndef NAIVE_MODEL_H
 #define NAIVE_MODEL_H

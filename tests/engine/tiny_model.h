@@ -29,11 +29,23 @@ typedef struct tiny_model {
     bool biases;         /* of every projection that may have one */
     bool vocab;          /* SentencePiece pieces (n_vocab >= 300); false: no vocabulary at all */
     const char *chat_template; /* NULL: none */
+    /* Experts; n_expert 0: none. */
+    uint32_t n_expert, n_expert_used, n_ff_exp, n_ff_shexp;
+    uint32_t expert_type; /* of their matrices: also MXFP4; F32: the same as `type` */
+    bool split_experts;   /* a tensor for each matrix, as in old files; the same values */
+    bool select_bias;     /* exp_probs_b: added to the scores for the selection alone */
+    bool hash_routing;    /* ffn_gate_tid2eid: experts by token id */
+    bool flat_router;     /* all zeros: every score is the same */
     /* What the architecture does. */
     bool neox, qkv_bias, qk_norm, post_norms, gelu, no_ffn, scaled_embd;
+    bool qk_norm_whole, sinks, clamped_swiglu, moe_biases, router_norm;
+    bool swa_rope; /* windowed layers have a rotary embedding of their own */
+    enum { TINY_SOFTMAX, TINY_SIGMOID, TINY_SOFTMAX_TOP_K } router;
+    double router_scale;
 } tiny_model;
 
-/* arch: llama, qwen2, qwen3, gemma3 or skeleton. One of an unknown name is written as llama's. */
+/* arch: llama, qwen2, qwen3, gemma3, skeleton, mixtral (llama with experts), qwen2moe, qwen3moe,
+ * olmoe or gpt-oss. One of an unknown name is written as llama's. */
 tiny_model tiny_model_of(const char *arch);
 
 /* False if writing failed. */

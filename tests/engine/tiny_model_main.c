@@ -17,15 +17,18 @@ static const struct {
     kind kind;
     size_t at;
 } fields[] = {
-    FIELD(seed, NUMBER),        FIELD(n_vocab, NUMBER),   FIELD(n_ctx, NUMBER),
-    FIELD(n_embd, NUMBER),      FIELD(n_layer, NUMBER),   FIELD(n_ff, NUMBER),
-    FIELD(n_head, NUMBER),      FIELD(n_head_kv, NUMBER), FIELD(d_head, NUMBER),
-    FIELD(n_rot, NUMBER),       FIELD(n_swa, NUMBER),     FIELD(swa_period, NUMBER),
-    FIELD(eps, REAL),           FIELD(rope_base, REAL),   FIELD(rope_base_swa, REAL),
-    FIELD(rope_scaling, TEXT),  FIELD(rope_factor, REAL), FIELD(n_ctx_orig, NUMBER),
-    FIELD(softcap, REAL),       FIELD(tied, FLAG),        FIELD(rope_freqs, FLAG),
-    FIELD(biases, FLAG),        FIELD(vocab, FLAG),       FIELD(type, NUMBER),
-    FIELD(chat_template, TEXT),
+    FIELD(seed, NUMBER),        FIELD(n_vocab, NUMBER),    FIELD(n_ctx, NUMBER),
+    FIELD(n_embd, NUMBER),      FIELD(n_layer, NUMBER),    FIELD(n_ff, NUMBER),
+    FIELD(n_head, NUMBER),      FIELD(n_head_kv, NUMBER),  FIELD(d_head, NUMBER),
+    FIELD(n_rot, NUMBER),       FIELD(n_swa, NUMBER),      FIELD(swa_period, NUMBER),
+    FIELD(eps, REAL),           FIELD(rope_base, REAL),    FIELD(rope_base_swa, REAL),
+    FIELD(rope_scaling, TEXT),  FIELD(rope_factor, REAL),  FIELD(n_ctx_orig, NUMBER),
+    FIELD(softcap, REAL),       FIELD(tied, FLAG),         FIELD(rope_freqs, FLAG),
+    FIELD(biases, FLAG),        FIELD(vocab, FLAG),        FIELD(type, NUMBER),
+    FIELD(chat_template, TEXT), FIELD(n_expert, NUMBER),   FIELD(n_expert_used, NUMBER),
+    FIELD(n_ff_exp, NUMBER),    FIELD(n_ff_shexp, NUMBER), FIELD(expert_type, NUMBER),
+    FIELD(split_experts, FLAG), FIELD(select_bias, FLAG),  FIELD(hash_routing, FLAG),
+    FIELD(flat_router, FLAG),
 };
 enum { N_FIELDS = sizeof fields / sizeof *fields };
 
@@ -33,7 +36,8 @@ static int set(tiny_model *t, const char *name, size_t n, const char *value) {
     for (int i = 0; i < N_FIELDS; i++) {
         if (strlen(fields[i].name) != n || memcmp(fields[i].name, name, n) != 0) continue;
         char *p = (char *)t + fields[i].at;
-        int type = strcmp(fields[i].name, "type") == 0 ? ttx_dtype_by_name(value) : -1;
+        bool is_type = strstr(fields[i].name, "type") != NULL;
+        int type = is_type ? ttx_dtype_by_name(value) : -1;
         switch (fields[i].kind) {
         case NUMBER: *(uint32_t *)p = type < 0 ? (uint32_t)atol(value) : (uint32_t)type; break;
         case REAL: *(double *)p = atof(value); break;
