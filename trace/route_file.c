@@ -124,8 +124,8 @@ static int read_lines(struct reader *r, FILE *in) {
     bool titled = false;
     for (r->line = 1; fgets(line, sizeof line, in); r->line++) {
         size_t n = strlen(line);
-        if (n + 1 == sizeof line && line[n - 1] != '\n')
-            return bad(r, "line", "at most 510 characters");
+        if ((!n || line[n - 1] != '\n') && !feof(in)) /* too long, or a zero byte in it */
+            return bad(r, "line", "text, at most 510 characters");
         line[strcspn(line, "\r\n")] = 0;
         if (r->line == 1 && strcmp(line, "# route_trace v1") != 0)
             return bad(r, "first line", "'# route_trace v1'");

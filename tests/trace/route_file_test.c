@@ -38,7 +38,7 @@ static void test_bad_files(void) {
          "line 2: columns: expected turn,phase,step,layer,slot,expert,weight,residency,"
          "expert_bytes"},
         {HEAD LONG LONG LONG LONG LONG LONG LONG LONG "\n",
-         "line 4: line: expected at most 510 characters"},
+         "line 4: line: expected text, at most 510 characters"},
         {HEAD "garbage\n", "line 4: turn: expected a whole number"},
         {HEAD "-1,0,0,0,0,1,0.5,0,9\n", "line 4: turn: expected a whole number"},
         {HEAD "0,2,0,0,0,1,0.5,0,9\n", "line 4: phase: expected 0 or 1"},
@@ -87,6 +87,19 @@ static void test_bad_files(void) {
     err = (ttx_err){0};
     CHECK_INT(ttx_route_file_load(&f, ".", &err), TTX_E_RUNTIME);
     CHECK_STR(err.msg, ".: cannot read: Is a directory");
+}
+
+/* A zero byte ends no line. */
+static void test_zero_byte(void) {
+    static const char text[] = HEAD "0,0,0,0,0,1,0.5,0,9\0garbage\n0,0,1,0,0,1,0.5,0,9\n";
+    ttx_route_file *f = NULL;
+    ttx_err err = {0};
+    FILE *out = fopen("routes.csv", "w");
+    CHECK(out && fwrite(text, 1, sizeof text - 1, out) == sizeof text - 1);
+    if (out) fclose(out);
+    CHECK_INT(ttx_route_file_load(&f, "routes.csv", &err), TTX_E_MODEL);
+    CHECK_STR(err.msg, "routes.csv: line 4: line: expected text, at most 510 characters");
+    ttx_route_file_free(f);
 }
 
 /* The experts chosen, best first, as digits; "-" if the file has none. */
@@ -199,6 +212,7 @@ int main(void) {
     char folder[] = "/tmp/route_file_test.XXXXXX";
     if (!mkdtemp(folder) || chdir(folder) != 0) return 1;
     test_bad_files();
+    test_zero_byte();
     test_replay();
     test_writer();
     unlink("routes.csv");
