@@ -4,8 +4,8 @@
  * Two reference runs, one a class: `prompt` in calls of 512 tokens, `exact` token by token, both
  * with one thread over the mapping. Every other way to evaluate the same tokens must give the same
  * bits: other calls and micro-batches, two threads, other load modes, after a rewind, with only the
- * last logits wanted. The text is longer than an attention chunk (512 positions), the heads are
- * grouped, some layers have windows.
+ * last logits wanted, with experts merged or in tensors of their own. The text is longer than an
+ * attention chunk (512 positions), the heads are grouped, some layers have windows.
  */
 #include "check_harness.h"
 #include "engine_rig.h"
@@ -115,6 +115,22 @@ static void check_rewind(combo *c, ttx_class cls) {
     rig_close(&r);
 }
 
+/* Old files have a tensor for each expert: the same values, the same bits. */
+static void check_split(combo *c) {
+    tiny_model t = *c->t;
+    combo split = *c;
+    t.split_experts = true;
+    split.t = &t;
+    for (int cls = 0; cls < TTX_CLASS_COUNT; cls++) {
+        rig r = open_rig(&split, 2, TTX_LOAD_MMAP);
+        ttx_session *s = session(&r, &split, 0, 64);
+        rig_eval(&r, s, c->tokens, c->n, 64, (ttx_class)cls, c->rows);
+        expect_rows(c, (ttx_class)cls, 0, c->n, c->rows, "split experts");
+        ttx_session_close(s);
+        rig_close(&r);
+    }
+}
+
 /* As in use: a prompt, then decoding; drafts of a few tokens give the bits of single steps. */
 static void check_drafts(combo *c) {
     size_t n_vocab = c->t->n_vocab, prompt = c->n - 60;
@@ -163,6 +179,7 @@ static void check_combo(combo *c, bool thorough) {
     check_calls(c, 2, TTX_LOAD_MMAP, TTX_PROMPT, 7);
     check_calls(c, 2, TTX_LOAD_MMAP, TTX_EXACT, 64);
     check_drafts(c);
+    if (c->t->n_expert) check_split(c);
     if (thorough) {
         check_calls(c, 2, TTX_LOAD_MMAP, TTX_PROMPT, 1);
         check_calls(c, 2, TTX_LOAD_MMAP, TTX_PROMPT, 3);
@@ -183,21 +200,33 @@ static void check_combo(combo *c, bool thorough) {
     for (int i = 0; i < TTX_CLASS_COUNT; i++) free(c->ref[i]);
 }
 
-enum { N_MODELS = 5 };
+static const struct {
+    const char *name, *arch;
+    uint32_t type, expert_type;
+} models[] = {
+    {"llama F32", "llama", TTX_F32, 0},
+    {"llama Q4_K", "llama", TTX_Q4_K, 0},
+    {"qwen3 Q8_0", "qwen3", TTX_Q8_0, 0},
+    {"gemma3 F16, window 40", "gemma3", TTX_F16, 0},
+    {"gemma3 Q8_0, window 530", "gemma3", TTX_Q8_0, 0},
+    {"mixtral Q4_K", "mixtral", TTX_Q4_K, 0},
+    {"qwen2moe Q8_0", "qwen2moe", TTX_Q8_0, 0},
+    {"qwen3moe F16", "qwen3moe", TTX_F16, 0},
+    {"olmoe F32", "olmoe", TTX_F32, 0},
+    {"gpt-oss MXFP4, window 40", "gpt-oss", TTX_Q8_0, TTX_MXFP4},
+};
+enum { N_MODELS = sizeof models / sizeof *models };
 
-static tiny_model model_of(int i, const char **name) {
-    static const char *const names[N_MODELS] = {"llama F32", "llama Q4_K", "qwen3 Q8_0",
-                                                "gemma3 F16, window 40", "gemma3 Q8_0, window 530"};
-    tiny_model t = tiny_model_of(i < 2 ? "llama" : i == 2 ? "qwen3" : "gemma3");
-    static const uint32_t types[N_MODELS] = {TTX_F32, TTX_Q4_K, TTX_Q8_0, TTX_F16, TTX_Q8_0};
-    t.type = types[i];
-    *name = names[i];
-    if (i == 1) { /* 8 queries a KV head */
-        t.n_embd = t.n_ff = 256;
+static tiny_model model_of(int i) {
+    tiny_model t = tiny_model_of(models[i].arch);
+    t.type = models[i].type;
+    t.expert_type = models[i].expert_type;
+    if (t.type == TTX_Q4_K) { /* 8 queries a KV head */
+        t.n_embd = t.n_ff = t.n_ff_exp = 256;
         t.n_head = 8;
         t.n_head_kv = t.n_layer = 1;
     }
-    if (i == 4) t.n_swa = 530;
+    if (strcmp(models[i].name, "gemma3 Q8_0, window 530") == 0) t.n_swa = 530;
     return t;
 }
 
@@ -210,12 +239,16 @@ int main(int argc, char **argv) {
         for (int isa = 0; isa <= best; isa++)
             for (int kv = 0; kv < 3; kv++) {
                 combo c = {.isa = isa, .kv = kv_types[kv]};
-                tiny_model t = model_of(i, &c.name);
+                tiny_model t = model_of(i);
+                c.name = models[i].name;
                 c.t = &t;
                 bool thorough = isa == best && kv == 0;
                 if (!thorough && quick) continue;
-                if (isa < best && kv != 2 * (i % 2)) continue; /* where the arithmetic is slow */
-                c.n = thorough && !quick ? LONG : SHORT;
+                if (!thorough && t.n_expert && (kv || isa))
+                    continue; /* attention is that of others */
+                if (isa < best && !t.n_expert && kv != 2 * (i % 2))
+                    continue; /* where the arithmetic is slow */
+                c.n = thorough && !quick && !t.n_expert ? LONG : SHORT;
                 check_combo(&c, thorough);
                 n++;
             }

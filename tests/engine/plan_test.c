@@ -1,7 +1,8 @@
 /* plan_test.c -- the dry run writes down what a real step does, and a step does nothing else.
  *
  * Linked with --wrap, so that every acquire and release of the engine passes through here:
- *   - a step's acquires are the plan's accesses: the same ranges in the same order;
+ *   - a step's acquires are the plan's accesses: the same ranges in the same order; of an expert
+ *     tensor, of which the plan says "k of n", exactly k different slices, where it stands;
  *   - what is handed out is a copy that is spoilt on release, and logits do not change: the engine
  *     reads no weight outside an acquire, keeps no pointer after it, and releases what it holds.
  * And the plan holds, for each architecture, each tensor that a token needs, as often as it does.
@@ -73,6 +74,65 @@ static ttx_plan plan_of(const rig *r) {
     return plan;
 }
 
+/* "blk.0.ffn_up.3.weight" */
+static bool is_split(const char *name) {
+    int layer, expert, end = 0;
+    return sscanf(name, "blk.%d.ffn_%*[a-z].%d.weight%n", &layer, &expert, &end) == 2 && end;
+}
+
+/* One row, of a token that the plan's step does not have. */
+static bool is_row(const rig *r, const ttx_access *a) {
+    return a->op == TTX_OP_GET_ROWS ||
+           strstr(gguf_tensors(r->file)[a->tensor].name, "tid2eid") != NULL;
+}
+
+static void check_range(ttx_range found, ttx_range want) {
+    CHECK_INT(found.shard, want.shard);
+    CHECK_INT(found.offset, want.offset);
+    CHECK_INT(found.size, want.size);
+}
+
+/* Slice number of a range within the plan's accesses [from, to) of experts, which *a is set to; -1
+ * if it is none. Merged experts are slices of a tensor, split ones are tensors. */
+static int64_t slice_of(const ttx_plan *plan, size_t from, size_t to, ttx_range found, size_t *a) {
+    for (*a = from; *a < to; ++*a) {
+        ttx_range all = plan->v[*a].range;
+        uint64_t size = found.size;
+        if (found.shard != all.shard || found.offset < all.offset ||
+            found.offset + size > all.offset + all.size)
+            continue;
+        if (all.size == size) return 0;
+        if (all.size != size * plan->v[*a].n_expert) return -1;
+        return (found.offset - all.offset) % size ? -1
+                                                  : (int64_t)((found.offset - all.offset) / size);
+    }
+    return -1;
+}
+
+/* A run of expert accesses of the plan [from, to), and what a step acquired in its place, from
+ * `seen` on: of each merged tensor k different slices; of E split ones k. Returns their number. */
+static size_t check_experts(const rig *r, const ttx_plan *plan, size_t from, size_t to,
+                            size_t seen) {
+    size_t k = r->tiny.n_expert_used, a;
+    size_t n_split = 0;
+    for (a = from; a < to; a++) n_split += is_split(gguf_tensors(r->file)[plan->v[a].tensor].name);
+    size_t kinds = to - from - n_split + n_split / r->tiny.n_expert;
+    for (size_t i = seen; i < seen + kinds * k && i < seam.n_seen; i++) {
+        CHECK(slice_of(plan, from, to, seam.seen[i], &a) >= 0);
+        for (size_t j = seen; j < i; j++)
+            CHECK(memcmp(&seam.seen[i], &seam.seen[j], sizeof seam.seen[i]) != 0);
+    }
+    for (a = from; a < to; a++) {
+        size_t n = 0, hit;
+        for (size_t i = seen; i < seen + kinds * k && i < seam.n_seen; i++)
+            n += slice_of(plan, from, to, seam.seen[i], &hit) >= 0 && hit == a;
+        if (!is_split(gguf_tensors(r->file)[plan->v[a].tensor].name)) CHECK_INT(n, k);
+        CHECK_INT(plan->v[a].n_expert, r->tiny.n_expert);
+        CHECK_INT(plan->v[a].n_expert_used, k);
+    }
+    return kinds * k;
+}
+
 static void check_step(rig *r, const ttx_plan *plan, ttx_class cls) {
     ttx_err err = {0};
     ttx_session *s = rig_session(r, (ttx_session_settings){.n_ctx = 8});
@@ -81,15 +141,20 @@ static void check_step(rig *r, const ttx_plan *plan, ttx_class cls) {
         seam.n_seen = 0;
         if (ttx_session_eval(s, &tokens[i], 1, cls, TTX_WANT_LAST, &err))
             rig_die(r->tiny.arch, err.msg);
-        CHECK_INT(seam.n_seen, plan->n);
-        for (size_t j = 0; j < seam.n_seen && j < plan->n; j++) {
+        size_t at = 0, end;
+        for (size_t j = 0; j < plan->n && at < seam.n_seen; j = end) {
+            for (end = j; end < plan->n && plan->v[end].n_expert; end++) {
+            }
+            if (end > j) {
+                at += check_experts(r, plan, j, end, at);
+                continue;
+            }
             ttx_access a = plan->v[j];
-            if (a.op == TTX_OP_GET_ROWS) /* the plan's token has no identity */
-                a.range.offset += (uint64_t)tokens[i] * a.range.size;
-            CHECK_INT(seam.seen[j].shard, a.range.shard);
-            CHECK_INT(seam.seen[j].offset, a.range.offset);
-            CHECK_INT(seam.seen[j].size, a.range.size);
+            if (is_row(r, &a)) a.range.offset += (uint64_t)tokens[i] * a.range.size;
+            check_range(seam.seen[at++], a.range);
+            end = j + 1;
         }
+        CHECK_INT(seam.n_seen, at);
     }
     ttx_session_close(s);
 }
@@ -145,10 +210,12 @@ static void check_coverage(const rig *r, const ttx_plan *plan) {
     for (size_t i = 0; i < plan->n; i++) {
         const ttx_access *a = &plan->v[i];
         const gguf_tensor *x = &t[a->tensor];
-        bool row = a->op == TTX_OP_GET_ROWS;
+        bool row = is_row(r, a);
+        bool expert = strstr(x->name, "_exps.") || is_split(x->name);
         CHECK_INT(a->range.offset, x->offset);
         CHECK_INT(a->range.size, row ? x->size / x->ne[1] : x->size);
-        CHECK_INT(a->n_expert, 0);
+        CHECK_INT(a->n_expert, expert ? r->tiny.n_expert : 0);
+        CHECK_INT(a->n_expert_used, expert ? r->tiny.n_expert_used : 0);
         int layer = -1;
         if (sscanf(x->name, "blk.%d.", &layer) != 1) layer = TTX_NO_LAYER;
         CHECK_INT(a->layer, layer);
@@ -219,6 +286,14 @@ int main(void) {
         check_model(&t, NULL, 0);
         t.type = TTX_Q8_0;
         t.tied = !t.tied;
+        check_model(&t, NULL, 0);
+    }
+    static const char *const moe[] = {"mixtral", "qwen2moe", "qwen3moe", "olmoe", "gpt-oss"};
+    for (int i = 0; i < 5; i++) {
+        tiny_model t = tiny_model_of(moe[i]);
+        check_model(&t, NULL, 0);
+        t.type = TTX_Q8_0;
+        t.split_experts = t.select_bias = t.hash_routing = true;
         check_model(&t, NULL, 0);
     }
     tiny_model t = tiny_model_of("llama");

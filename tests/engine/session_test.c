@@ -233,6 +233,8 @@ static void kv_layout(void) {
 int main(void) {
     allocates_nothing("llama", TTX_F32);
     allocates_nothing("gemma3", TTX_Q8_0);
+    allocates_nothing("qwen2moe", TTX_Q8_0);
+    allocates_nothing("gpt-oss", TTX_F16);
     limits();
     settings_refused();
     memory();
