@@ -47,7 +47,7 @@ FORBIDDEN_WORDS = ["stdout", "stderr"]
 ALLOWED = {
     "engine/engine_args.c": ["stderr"],  # notes of commands
     "engine/generate.c": ["stderr"],
-    "gguf/outfile.c": ["stdout"],  # opens what commands write to: a file, or standard output
+    "engine/base/outfile.c": ["stdout"],  # opens what commands write to: a file, or standard output
 }
 
 # Names that may occur in several folders.
