@@ -259,7 +259,7 @@ static void next_turn(void *ctx) {
 
 /* A name as one word of a header line, which has a length that a reader takes. */
 static void put_name(FILE *out, const char *name) {
-    for (size_t i = 0; name[i] && i < 128; i++)
+    for (size_t i = 0; i < 128 && name[i]; i++)
         fputc((unsigned char)name[i] > ' ' && name[i] != 0x7f ? name[i] : '_', out);
 }
 

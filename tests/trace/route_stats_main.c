@@ -35,8 +35,9 @@ static int read_table(struct table *t, FILE *in) {
             continue;
         if (slot == 0 && t->n == t->cap) {
             t->cap = t->cap ? 2 * t->cap : 1024;
-            t->rows = realloc(t->rows, t->cap * sizeof *t->rows);
-            if (!t->rows) return -1;
+            struct recorded *more = realloc(t->rows, t->cap * sizeof *more);
+            if (!more) return -1;
+            t->rows = more;
         }
         if (slot == 0) memset(&t->rows[t->n++], 0, sizeof *t->rows);
         struct recorded *r = &t->rows[t->n - 1];
@@ -76,30 +77,33 @@ static double best_time(const struct table *t, ttx_route_sink sink) {
     return best / (double)t->n;
 }
 
+static int report(const struct table *t, ttx_expert_stats *s, const char *what, ttx_err *err) {
+    ttx_route_sink sink = ttx_expert_stats_sink(s);
+    if (strcmp(what, "time") == 0) {
+        printf("%.1f ns a route\n", 1e9 * best_time(t, sink));
+        return 0;
+    }
+    feed(t, sink);
+    if (strcmp(what, "json") == 0) return ttx_expert_stats_json(s, stdout, err);
+    if (strcmp(what, "layers") == 0)
+        ttx_expert_stats_print_layers(s, stdout);
+    else
+        ttx_expert_stats_print(s, stdout);
+    return 0;
+}
+
 int main(int argc, char **argv) {
     FILE *in = argc == 3 ? fopen(argv[1], "r") : NULL;
     struct table t = {0};
     ttx_expert_stats *s = NULL;
     ttx_err err = {0};
-    if (!in || read_table(&t, in) || ttx_expert_stats_new(&s, t.n_layer, t.n_expert, &err)) {
-        fprintf(stderr, "route_stats: %s\n", err.msg[0] ? err.msg : "cannot read routes");
-        return 1;
-    }
-    fclose(in);
-    ttx_route_sink sink = ttx_expert_stats_sink(s);
-    int rc = 0;
-    if (strcmp(argv[2], "time") == 0) {
-        printf("%.1f ns a route\n", 1e9 * best_time(&t, sink));
-    } else {
-        feed(&t, sink);
-        if (strcmp(argv[2], "json") == 0)
-            rc = ttx_expert_stats_json(s, stdout, &err);
-        else if (strcmp(argv[2], "layers") == 0)
-            ttx_expert_stats_print_layers(s, stdout);
-        else
-            ttx_expert_stats_print(s, stdout);
-    }
+    int rc = in ? read_table(&t, in) : -1;
+    if (rc) ttx_fail(&err, TTX_E_RUNTIME, "cannot read routes");
+    if (!rc) rc = ttx_expert_stats_new(&s, t.n_layer, t.n_expert, &err);
+    if (!rc) rc = report(&t, s, argv[2], &err);
+    if (rc) fprintf(stderr, "route_stats: %s\n", err.msg);
+    if (in) fclose(in);
     ttx_expert_stats_free(s);
     free(t.rows);
-    return rc;
+    return rc != 0;
 }
