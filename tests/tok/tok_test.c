@@ -128,10 +128,12 @@ static void test_unusable_merges(void) {
     r->list.merge[3] = (gguf_str){.s = "", .n = 0};
     r->list.merge[4] = (gguf_str){.s = " a", .n = 2};
     r->list.merge[5] = (gguf_str){.s = "a ", .n = 2};
-    r->list.merge[6] = (gguf_str){.s = "a b", .n = 3}; /* again */
-    r->list.n_merge = 7;
+    r->list.n_merge = 6;
+    vl_add_merge(&r->list, "b d");
+    r->list.merge[7] = (gguf_str){.s = "a b", .n = 3}; /* again: the first counts */
+    r->list.n_merge = 8;
     load(r, "gpt-2");
-    TOKENS(r, "bcab", 0, "b|c|ab");
+    TOKENS(r, "bcabd", 0, "b|c|ab|d");
     free_rig(r);
 }
 
@@ -163,6 +165,22 @@ static void test_spm_merges(void) {
     TOKENS(r, "<s>", 0, "▁|<0x3C>|<0x73>|<0x3E>");
     CHECK(survives(r->tok, "a<u>  b<s> a", 12, TTX_TOK_PARSE_SPECIAL));
     CHECK(survives(r->tok, "  \xC3(\0\n ", 7, 0));
+    free_rig(r);
+}
+
+/* The best score goes first, whatever its sign; -0 is as good as 0. */
+static void test_spm_scores(void) {
+    rig *r = spm_rig();
+    static const char *const texts[] = {"c", "bc", "cc", "cca", "ac", "ca", "cb", "bca"};
+    static const float scores[] = {-1, -2, 0, -9, -0.0f, 2.5f, 1, -1e30f};
+    for (size_t i = 0; i < 8; i++) vl_add(&r->list, texts[i], VT_NORMAL, scores[i]);
+    vf_bool(&r->file, "tokenizer.ggml.add_space_prefix", false);
+    load(r, NULL);
+    TOKENS(r, "abc", 0, "a|bc"); /* -2 before -4 */
+    TOKENS(r, "bca", 0, "bca");  /* 2.5 before -2; then b and ca, bad but the only pair */
+    TOKENS(r, "bcb", 0, "b|cb"); /* 1 before -2 */
+    TOKENS(r, "acc", 0, "ac|c"); /* -0 and 0: the left one */
+    TOKENS(r, "ccac", 0, "cca|c");
     free_rig(r);
 }
 
@@ -410,6 +428,7 @@ int main(void) {
     test_whole_words();
     test_unusable_merges();
     test_spm_merges();
+    test_spm_scores();
     test_no_space_prefix();
     test_specials();
     test_many_lengths();
