@@ -135,7 +135,7 @@ static int read_lines(struct reader *r, FILE *in) {
             titled = true;
             continue;
         }
-        struct row row;
+        struct row row = {0};
         int rc = parse_row(r, line, &row);
         if (!rc) rc = add_row(r, &row);
         if (rc) return rc;
