@@ -152,10 +152,11 @@ static void route_rows(void *ctx, int64_t begin, int64_t end, int worker) {
         r->token = s->tokens[row];
         r->decode = s->cls == TTX_EXACT;
         r->hashed = c->table != NULL;
-        bool finite = true;
-        for (uint32_t i = 0; i < hp->n_expert; i++) finite = finite && !isnan(v[i]);
+        bool numbers = true; /* +inf - +inf is none either; -inf: never chosen while others are */
+        for (uint32_t i = 0; i < hp->n_expert; i++)
+            numbers = numbers && v[i] < INFINITY && !(c->bias && isnan(c->bias[i]));
         r->k = -1;
-        if (!finite) continue; /* reported by op_router */
+        if (!numbers) continue; /* reported by finish_route */
         score(v, hp->n_expert, hp->router);
         select_best(r, v, c->bias, hp->n_expert, (int)hp->n_expert_used);
         if (c->table && r->k > c->table_k) r->k = (int32_t)c->table_k;
@@ -173,7 +174,8 @@ static void finish_route(ttx_step *s, ttx_route *r) {
     const ttx_hparams *hp = s->hp;
     if (r->k < 0) {
         ttx_fail(s->err, TTX_E_RUNTIME,
-                 "layer %u: router: expected numbers, found NaN for the token at position %u",
+                 "layer %u: router: expected finite scores, found others for the token at "
+                 "position %u",
                  r->layer, r->step);
         return;
     }
