@@ -22,6 +22,8 @@ COMMANDS = [
       "--json", "-", "--repeat-penalty", "1.1", "--log-file", "log"], b""),
     (["run", *MODEL, "-i", "-n", "2", "--temp", "0", "-t", "1"], b"the\nhand of\n"),
     (["run", *MODEL, "--chat", "-sys", "of", "-p", "the", "-n", "2", "--temp", "0", "-t", "1"], b""),
+    (["run", "-m", "m.gguf", "-p", "the", "-n", "2", "--temp", "0", "-t", "1", "--routes", "routes",
+      "--save-routes", "saved", "--expert-stats", "stats"], b""),
     (["eval", *MODEL, "--tokens", "ids", "--logits", "out.npy", "-t", "1"], b""),
     (["eval", *MODEL, "-f", "prompt", "-c", "8", "--compare", "ref.npy", "-t", "1"], b""),
     (["plan", *MODEL], b""),
@@ -58,7 +60,7 @@ def exhaust(args, stdin):
             survived += 1
             continue
         assert fired and code == 1 and err, where
-        assert not err[-1].startswith(("ttx: t.gguf: llama,", "ttx: load ")), where  # an error
+        assert not err[-1].startswith(("ttx: t.gguf: llama,", "ttx: m.gguf: llama,", "ttx: load ")), where  # an error
     raise AssertionError("no end of allocations")
 
 
@@ -67,6 +69,10 @@ def main():
         os.chdir(folder)
         subprocess.run([TINY_MODEL, "t.gguf", "vocab", "n_vocab=320", "n_ctx=256",
                         "chat_template=<|im_start|>"], check=True)
+        subprocess.run([TINY_MODEL, "m.gguf", "arch=mixtral", "split_experts", "vocab", "n_vocab=320",
+                        "n_ctx=256"], check=True)
+        subprocess.run([TTX, "run", "-m", "m.gguf", "-p", "the", "-n", "2", "--n-expert-used", "3",
+                        "--save-routes", "routes"], check=True, capture_output=True)
         Path("ids").write_text("[1, 288, 291]")
         Path("prompt").write_text("the hand of a man and the end of an inn")
         subprocess.run([TTX, "eval", *MODEL, "-f", "prompt", "-c", "8", "--logits", "ref.npy"],

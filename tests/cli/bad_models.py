@@ -5,8 +5,10 @@ and the exit code on record.
     bad_models.py TTX [--update]
 
 The record is bad_models.golden: "case: code: line"; tests/gguf/bad_files.py has the cases in which
-the file itself is damaged, and says how to add one. Here a case is (name, model(...)[, command]).
+the file itself is damaged, and says how to add one. Here a case is (name, model(...)[, command]),
+or (name, {file name: bytes}, command) where a route file belongs to it.
 """
+import struct
 import sys
 from pathlib import Path
 
@@ -21,7 +23,15 @@ BLOCKS.update({IQ2_XS: (256, 74), TQ1_0: (256, 54)})
 
 EMBD, FF, HEADS, KV_HEADS, LAYERS, VOCAB = 64, 96, 4, 2, 2, 300
 HEAD = EMBD // HEADS
+EXPERTS, USED, EXPERT_FF, SHARED_FF = 4, 2, 32, 48
+MOE = ("mixtral", "qwen2moe", "qwen3moe", "olmoe", "gpt-oss")
+IDS = 26  # I32 as a type of tensors
+BLOCKS[IDS] = (1, 4)
 NAN, INF = float("nan"), float("inf")
+
+
+def arch_of(name):
+    return "llama" if name == "mixtral" else name
 
 
 def hyperparameters(name):
@@ -35,6 +45,14 @@ def hyperparameters(name):
     }
     if name == "gemma3":
         own |= {"attention.sliding_window": (U32, 32), "attention.key_length": (U32, HEAD)}
+    if name in MOE:
+        own |= {"expert_count": (U32, EXPERTS), "expert_used_count": (U32, USED),
+                "expert_feed_forward_length": (U32, EXPERT_FF)}
+    if name == "qwen2moe":
+        own |= {"expert_shared_feed_forward_length": (U32, SHARED_FF)}
+    if name == "gpt-oss":
+        own |= {"attention.sliding_window": (U32, 32)}
+    name = arch_of(name)
     return {"general.architecture": (STR, name)} | {f"{name}.{k}": v for k, v in own.items()}
 
 
@@ -49,6 +67,24 @@ def vocabulary():
     }
 
 
+def moe_tensors(name, rows):
+    q, k = HEADS * HEAD, KV_HEADS * HEAD
+    ff = FF if name in ("mixtral", "olmoe") else EXPERT_FF
+    rows |= {"ffn_gate_inp.weight": [EMBD, EXPERTS], "ffn_gate_exps.weight": [EMBD, ff, EXPERTS],
+             "ffn_up_exps.weight": [EMBD, ff, EXPERTS], "ffn_down_exps.weight": [ff, EMBD, EXPERTS]}
+    if name == "olmoe":
+        rows |= {"attn_q_norm.weight": [q], "attn_k_norm.weight": [k]}
+    if name == "qwen2moe":
+        rows |= {"ffn_gate_shexp.weight": [EMBD, SHARED_FF], "ffn_up_shexp.weight": [EMBD, SHARED_FF],
+                 "ffn_down_shexp.weight": [SHARED_FF, EMBD], "ffn_gate_inp_shexp.weight": [EMBD]}
+    if name == "gpt-oss":
+        rows["post_attention_norm.weight"] = rows.pop("ffn_norm.weight")
+        rows |= {"attn_output.bias": [EMBD], "attn_sinks.weight": [HEADS], "ffn_gate_inp.bias": [EXPERTS],
+                 "ffn_gate_exps.bias": [ff, EXPERTS], "ffn_up_exps.bias": [ff, EXPERTS],
+                 "ffn_down_exps.bias": [EMBD, EXPERTS]}
+    return rows
+
+
 def layer_tensors(name, i):
     q, k = HEADS * HEAD, KV_HEADS * HEAD
     rows = {
@@ -56,9 +92,11 @@ def layer_tensors(name, i):
         "attn_v.weight": [EMBD, k], "attn_output.weight": [q, EMBD], "ffn_norm.weight": [EMBD],
         "ffn_gate.weight": [EMBD, FF], "ffn_up.weight": [EMBD, FF], "ffn_down.weight": [FF, EMBD],
     }
-    if name == "qwen2":
+    if name in MOE:
+        rows = moe_tensors(name, {n: ne for n, ne in rows.items() if n[:4] != "ffn_" or "norm" in n})
+    if name in ("qwen2", "qwen2moe", "gpt-oss"):
         rows |= {"attn_q.bias": [q], "attn_k.bias": [k], "attn_v.bias": [k]}
-    if name in ("qwen3", "gemma3"):
+    if name in ("qwen3", "qwen3moe", "gemma3"):
         rows |= {"attn_q_norm.weight": [HEAD], "attn_k_norm.weight": [HEAD]}
     if name == "gemma3":
         rows |= {"post_attention_norm.weight": [EMBD], "post_ffw_norm.weight": [EMBD]}
@@ -71,7 +109,7 @@ def model(changes=(), tensors=(), *, of="llama"):
     known = hyperparameters(of) | vocabulary()
     for key, v in dict(changes).items():
         if not key.startswith(("general.", "tokenizer.")):
-            key = f"{of}.{key}"
+            key = f"{arch_of(of)}.{key}"
         known[key] = v
     shapes = {"token_embd.weight": [EMBD, VOCAB], "output_norm.weight": [EMBD]}
     for i in range(LAYERS):
@@ -89,6 +127,34 @@ def key(which, *v, **more):
 def tensor(which, *v, **more):
     """A model with one tensor changed ([shape] or [shape, type]), or without it."""
     return model((), {which: T(which, *v) if v else None}, **more)
+
+
+def split(changes=()):
+    """A Mixtral of old: a tensor for each expert's matrix, with changes ({name: T or None})."""
+    shapes = {}
+    for i in range(LAYERS):
+        for part, ne in (("gate", [EMBD, FF]), ("up", [EMBD, FF]), ("down", [FF, EMBD])):
+            shapes[f"blk.{i}.ffn_{part}_exps.weight"] = None
+            shapes |= {f"blk.{i}.ffn_{part}.{e}.weight": ne for e in range(EXPERTS)}
+    return model((), shapes | dict(changes), of="mixtral")
+
+
+def routes(text, command="--routes", of="mixtral", first="# route_trace v1\n"):
+    """A good model and a route file, by default with the right first lines."""
+    lines = [first, "# model=x\n", "turn,phase,step,layer,slot,expert,weight,residency,expert_bytes\n"]
+    text = text if isinstance(text, bytes) else ("".join(lines) + text).encode()
+    return {"model.gguf": model(of=of), "r.csv": text}, [*RUN, command, "r.csv"]
+
+
+def zeros_but(n, at, v):
+    return struct.pack(f"<{n}f", *(v if i == at else 0 for i in range(n)))
+
+
+def router(name, ne, data, type=F32, of="mixtral"):
+    """A model with the values of one tensor of layer 1's router, all others 0; to be computed."""
+    name = f"blk.1.{name}"
+    model_file = model((), {name: T(name, ne, type, data=data)}, of=of)
+    return {"model.gguf": model_file, "ids": b"[5, 6, 7]"}, ["eval", "--tokens", "ids", "-t", "1"]
 
 
 BPE = {"tokenizer.ggml.model": (STR, "gpt2"), "tokenizer.ggml.pre": (STR, "smollm")}
@@ -179,6 +245,91 @@ CASES = [
         f"blk.{i}.ffn_{n}.weight": T(f"blk.{i}.ffn_{n}.weight", ne, TQ1_0 if (i, n) == (1, "down") else F32)
         for i in range(LAYERS) for n, ne in (("gate", [EMBD, 256]), ("up", [EMBD, 256]), ("down", [256, EMBD]))})),
     ("type-double", tensor("blk.0.attn_q.weight", [EMBD, HEADS * HEAD], F64)),
+    # experts
+    ("experts-missing", key("expert_count", of="qwen3moe")),
+    ("experts-0", key("expert_count", U32, 0, of="qwen3moe")),
+    ("experts-0-but-used", key("expert_count", U32, 0, of="mixtral")),
+    ("experts-too-many", key("expert_count", U32, 1025, of="mixtral")),
+    ("experts-huge", key("expert_count", U32, 2**32 - 1, of="gpt-oss")),
+    ("experts-more-than-tensors-have", key("expert_count", U32, 8, of="qwen2moe")),
+    ("experts-fewer-than-tensors-have", key("expert_count", U32, 3, of="gpt-oss")),
+    ("experts-array", key("expert_count", ARR, (U32, [4, 4]), of="olmoe")),
+    ("top-k-missing", key("expert_used_count", of="qwen3moe")),
+    ("top-k-missing-in-llama", key("expert_used_count", of="mixtral")),
+    ("top-k-0", key("expert_used_count", U32, 0, of="olmoe")),
+    ("top-k-more-than-experts", key("expert_used_count", U32, EXPERTS + 1, of="mixtral")),
+    ("top-k-too-many", key("expert_used_count", U32, 33, of="gpt-oss")),
+    ("expert-width-missing", key("expert_feed_forward_length", of="qwen3moe")),
+    ("expert-width-0", key("expert_feed_forward_length", U32, 0, of="gpt-oss")),
+    ("expert-width-other", key("expert_feed_forward_length", U32, 40, of="qwen3moe")),
+    ("expert-width-nowhere", model({"feed_forward_length": None, "expert_feed_forward_length": None},
+                                   of="qwen2moe")),
+    ("shared-width-other", key("expert_shared_feed_forward_length", U32, 50, of="qwen2moe")),
+    ("window-missing", key("attention.sliding_window", of="gpt-oss")),
+    ("router-missing", tensor("blk.1.ffn_gate_inp.weight", of="mixtral")),
+    ("router-shape", tensor("blk.0.ffn_gate_inp.weight", [EMBD, EXPERTS + 1], of="olmoe")),
+    ("router-bias-missing", tensor("blk.0.ffn_gate_inp.bias", of="gpt-oss")),
+    ("selection-bias-shape", tensor("blk.1.exp_probs_b.bias", [EXPERTS - 1], of="qwen3moe")),
+    ("selection-bias-type", tensor("blk.1.exp_probs_b.bias", [EXPERTS], F16, of="qwen3moe")),
+    ("expert-table-shape", tensor("blk.1.ffn_gate_tid2eid.weight", [USED + 1, VOCAB], IDS, of="mixtral")),
+    ("expert-table-type", tensor("blk.1.ffn_gate_tid2eid.weight", [USED, VOCAB], F32, of="mixtral")),
+    ("experts-tensor-missing", tensor("blk.1.ffn_up_exps.weight", of="qwen3moe")),
+    ("experts-count", tensor("blk.0.ffn_gate_exps.weight", [EMBD, FF, EXPERTS - 1], of="mixtral")),
+    ("experts-flat", tensor("blk.0.ffn_gate_exps.weight", [EMBD, FF * EXPERTS], of="mixtral")),
+    ("experts-turned", tensor("blk.1.ffn_down_exps.weight", [EMBD, EXPERT_FF, EXPERTS], of="gpt-oss")),
+    ("experts-type", tensor("blk.1.ffn_down_exps.weight", [EXPERT_FF, EMBD, EXPERTS], F64, of="gpt-oss")),
+    ("expert-bias-missing", tensor("blk.1.ffn_down_exps.bias", of="gpt-oss")),
+    ("expert-bias-shape", tensor("blk.0.ffn_up_exps.bias", [EXPERT_FF], of="gpt-oss")),
+    ("expert-bias-type", tensor("blk.0.ffn_up_exps.bias", [EXPERT_FF, EXPERTS], F16, of="gpt-oss")),
+    ("sinks-missing", tensor("blk.0.attn_sinks.weight", of="gpt-oss")),
+    ("sinks-shape", tensor("blk.0.attn_sinks.weight", [KV_HEADS], of="gpt-oss")),
+    ("shared-expert-missing", tensor("blk.0.ffn_up_shexp.weight", of="qwen2moe")),
+    ("shared-gate-missing", tensor("blk.1.ffn_gate_inp_shexp.weight", of="qwen2moe")),
+    ("whole-norm-shape", tensor("blk.1.attn_q_norm.weight", [HEAD], of="olmoe")),
+    ("split-first-missing", split({"blk.0.ffn_up.0.weight": None})),
+    ("split-one-missing", split({"blk.1.ffn_up.2.weight": None})),
+    ("split-last-missing", split({"blk.1.ffn_down.3.weight": None})),
+    ("split-shape", split({"blk.0.ffn_gate.1.weight": [EMBD, FF - 1]})),
+    ("split-of-3", split({"blk.0.ffn_gate.1.weight": [EMBD, FF, 2]})),
+    ("split-types-mixed", split({"blk.1.ffn_gate.3.weight": T("blk.1.ffn_gate.3.weight", [EMBD, FF], F16)})),
+    # experts: what only computing shows
+    ("router-nan", *router("ffn_gate_inp.weight", [EMBD, EXPERTS], zeros_but(EMBD * EXPERTS, 70, NAN))),
+    ("router-infinite", *router("ffn_gate_inp.bias", [EXPERTS], zeros_but(EXPERTS, 2, INF), of="gpt-oss")),
+    ("selection-bias-nan", *router("exp_probs_b.bias", [EXPERTS], zeros_but(EXPERTS, 1, NAN))),
+    ("expert-table-outside", *router("ffn_gate_tid2eid.weight", [USED, VOCAB],
+                                     struct.pack("<2i", 1, EXPERTS) * VOCAB, IDS)),
+    ("expert-table-negative", *router("ffn_gate_tid2eid.weight", [USED, VOCAB],
+                                      struct.pack("<2i", -1, 2) * VOCAB, IDS)),
+    # experts: what does not go with the command line
+    ("used-0", model(of="mixtral"), [*RUN, "--n-expert-used", "0"]),
+    ("used-too-many", model(of="mixtral"), [*RUN, "--n-expert-used", "5"]),
+    ("used-out-of-range", model(of="mixtral"), [*RUN, "--n-expert-used", "1025"]),
+    ("used-in-dense", model(), [*RUN, "--n-expert-used", "1"]),
+    ("routes-in-dense", *routes("0,0,0,0,0,1,0.5,0,0\n", of="llama")),
+    ("save-routes-in-dense", *routes("", "--save-routes", of="llama")),
+    ("statistics-in-dense", *routes("", "--expert-stats", of="llama")),
+    ("routes-none", model(of="mixtral"), [*RUN, "--routes", "none.csv"]),
+    ("routes-folder", model(of="mixtral"), [*RUN, "--routes", "."]),
+    ("routes-empty", *routes(b"")),
+    ("routes-garbage", *routes(bytes(range(256)) * 9)),
+    ("routes-gguf", *routes(model(of="mixtral"))),
+    ("routes-long-line", *routes("0" * 600 + "\n")),
+    ("routes-version", *routes("0,0,0,0,0,1,0.5,0,0\n", first="# route_trace v2\n")),
+    ("routes-columns", *routes(b"# route_trace v1\nturn,step\n0,0\n")),
+    ("routes-no-rows", *routes("")),
+    ("routes-layers", *routes("0,0,0,2,0,1,0.5,0,0\n")),
+    ("routes-layer-huge", *routes("0,0,0,4294967296,0,1,0.5,0,0\n")),
+    ("routes-expert", *routes("0,0,0,1,0,4,0.5,0,0\n")),
+    ("routes-expert-negative", *routes("0,0,0,1,0,-1,0.5,0,0\n")),
+    ("routes-expert-twice", *routes("0,0,0,1,0,2,0.5,0,0\n0,0,0,1,1,2,0.5,0,0\n")),
+    ("routes-slot-missing", *routes("0,0,0,1,0,2,0.5,0,0\n0,0,0,1,2,3,0.5,0,0\n")),
+    ("routes-slot-first", *routes("0,0,0,1,1,2,0.5,0,0\n")),
+    ("routes-twice", *routes("0,0,0,1,0,2,0.5,0,0\n0,0,1,1,0,2,0.5,0,0\n0,0,0,1,0,2,0.5,0,0\n")),
+    ("routes-phase", *routes("0,2,0,1,0,2,0.5,0,0\n")),
+    ("routes-step", *routes("0,0,16777216,1,0,2,0.5,0,0\n")),
+    ("routes-weight-nan", *routes("0,0,0,1,0,2,nan,0,0\n")),
+    ("routes-field-missing", *routes("0,0,0,1,0,2,0.5,0\n")),
+    ("routes-field-more", *routes("0,0,0,1,0,2,0.5,0,0,0\n")),
     # vocabulary
     ("vocabulary-missing", key(TOKENS)),
     ("vocabulary-empty", key(TOKENS, ARR, (STR, []))),
@@ -207,11 +358,14 @@ CASES = [
 
 def check_good(ttx):
     """What the cases start from is accepted; and an unknown architecture's message."""
-    for name in ("llama", "qwen2", "qwen3", "gemma3"):
+    for name in ("llama", "qwen2", "qwen3", "gemma3", *MOE):
         line = observe(ttx, (name, model(of=name), ["tokenize", "-p", "", "--no-bos", "--ids"]))
         plan = observe(ttx, (name, model(of=name), PLAN))
         if "printed" not in plan or line != f"{name}: printed 3 bytes before it failed":
             yield f"a good model of {name}: {plan}; {line}"
+    plan = observe(ttx, ("split", split(), PLAN))
+    if "printed" not in plan:
+        yield f"a good model with split experts: {plan}"
     for unknown in ("", "frob", "llama2", "\x1b[2J\nllama", "n" * 300):
         line = observe(ttx, ("x", model({"general.architecture": (STR, unknown)}), RUN))
         shown = "".join(c if " " <= c <= "~" else "?" for c in unknown)[:30]

@@ -43,7 +43,7 @@ def notes(p):
     """The lines on standard error, without the two that every run has."""
     lines = p.stderr.decode().splitlines()
     assert all(line.startswith("ttx: ") for line in lines), lines
-    return [line for line in lines if not re.match(r"ttx: (\S+: \w+, [\d.]+ MiB of weights|load )", line)]
+    return [line for line in lines if not re.match(r"ttx: (\S+: [\w-]+, [\d.]+ MiB of weights|load )", line)]
 
 
 # What is wrong, the code, and the whole of standard error's last line; '...' stands for anything.
@@ -454,6 +454,68 @@ def test_plan():
     assert good("plan", "-m", "bare.gguf").stdout  # needs no vocabulary
 
 
+def rows_of(path):
+    """{(turn, phase, step, layer): [(expert, weight)]} of a route file, and its head."""
+    lines = Path(path).read_text().splitlines()
+    head = [line for line in lines if line.startswith("#")]
+    assert lines[len(head)].startswith("turn,phase,step,layer,slot,expert,weight,")
+    rows = {}
+    for line in lines[len(head) + 1:]:
+        turn, phase, step, layer, slot, expert, weight = line.split(",")[:7]
+        of = rows.setdefault((int(turn), int(phase), int(step), int(layer)), [])
+        assert int(slot) == len(of)
+        of.append((int(expert), weight))
+    return rows, head
+
+
+def test_routes():
+    for model, k, n_expert in (("moe.gguf", 2, 8), ("oss.gguf", 4, 8)):
+        command = ["run", "-m", model, "-p", "the hand", "-n", 6, "--temp", 0, "--ignore-eos"]
+        plain = good(*command).stdout
+        assert good(*command, "--save-routes", "a.csv").stdout == plain
+        rows, head = rows_of("a.csv")
+        n_prompt = len(json.loads(good("tokenize", "-m", model, "--ids", "-p", "the hand").stdout))
+        # the last layer: the prompt's last token alone; the last token drawn is not evaluated
+        expected = {(0, 0, s, 0) for s in range(n_prompt)} | {(0, 0, n_prompt - 1, 1)}
+        expected |= {(0, 1, n_prompt + i, layer) for i in range(5) for layer in (0, 1)}
+        assert set(rows) == expected, (set(rows), expected)
+        assert all(len(r) == k and len({e for e, _ in r} & set(range(n_expert))) == k
+                   for r in rows.values())
+        assert head[0] == "# route_trace v1" and f"n_layer=2 n_expert={n_expert} n_expert_used={k}" in head[1]
+        # what the routers chose, replayed, changes nothing; and is saved alike
+        p = good(*command, "--routes", "a.csv", "--save-routes", "b.csv", "-t", 1)
+        assert p.stdout == plain and Path("a.csv").read_text() == Path("b.csv").read_text()
+        # another k: the file is obeyed
+        for other in (1, 5):
+            p = good(*command, "--n-expert-used", other, "--save-routes", "c.csv")
+            assert notes(p) == [f"ttx: {other} experts a token instead of the model's {k}: results are "
+                                "not the model's own"], p.stderr
+            lossy = p.stdout
+            p = good(*command, "--routes", "c.csv", "--save-routes", "d.csv")
+            assert p.stdout == lossy and rows_of("c.csv")[0] == rows_of("d.csv")[0]
+            assert all(len(r) == other for r in rows_of("d.csv")[0].values())
+    assert notes(good(*command, "--n-expert-used", k)) == []
+
+
+def test_plan_of_experts():
+    tensors = {t["tensor_name"]: t for t in dump("moe.gguf")}
+    plan = json.loads(good("plan", "-m", "moe.gguf", "--json").stdout)
+    experts = [a for a in plan if a["op"] == "MUL_MAT_ID"]
+    assert [a["tensor_name"] for a in experts] == [f"blk.{i}.ffn_{p}_exps.weight" for i in (0, 1)
+                                                   for p in ("gate", "up", "down")]
+    for a in plan:
+        assert (a["n_expert"], a["n_expert_used"]) == ((8, 2) if a in experts else (0, 0))
+    assert all(a["size_bytes"] == tensors[a["tensor_name"]]["size_bytes"] for a in experts)
+    lines = good("plan", "-m", "moe.gguf").stdout.decode().splitlines()
+    assert sum(line.endswith("2 of 8") for line in lines) == 6
+    need = sum(a["size_bytes"] // 4 if a in experts else a["size_bytes"] for a in plan)
+    assert lines[-1] == f"{len(plan)} accesses, {need} bytes a token"
+    merged = good("run", "-m", "moe.gguf", "-p", "x", "-n", 9, "--temp", 0, "--ignore-eos").stdout
+    assert good("run", "-m", "split.gguf", "-p", "x", "-n", 9, "--temp", 0, "--ignore-eos").stdout == merged
+    lines = good("plan", "-m", "split.gguf").stdout.decode().splitlines()
+    assert lines[-1].endswith(f"accesses, {need} bytes a token")
+
+
 def test_tokenize():
     assert json.loads(good("tokenize", *M, "--ids", "-p", "the").stdout) == [1, 288]
     assert json.loads(good("tokenize", *M, "--ids", "--no-bos", "-p", "the").stdout) == [288]
@@ -473,6 +535,9 @@ def main():
         tiny("other.gguf", "n_ctx=256", "seed=2")
         tiny("long.gguf", "n_ctx=200000")
         tiny("d24.gguf", "d_head=24", "n_rot=24")
+        tiny("moe.gguf", "arch=mixtral", "n_ctx=256")
+        tiny("split.gguf", "arch=mixtral", "n_ctx=256", "split_experts")
+        tiny("oss.gguf", "arch=gpt-oss", "n_ctx=256", "expert_type=MXFP4")
         subprocess.run([TINY_MODEL, "bare.gguf"], check=True)
         for name, data in {"text": b"no model\n", "empty": b"", "ids": b"[1, 288, 291]",
                            "ids-high": b"[1, 2, 320]", "ids-half": b"[1, 2.5]", "ids-text": b'["a"]',
