@@ -57,7 +57,7 @@ target_link_libraries(example PRIVATE ttx::ttx)
 add_executable(example_static example.c)
 target_link_libraries(example_static PRIVATE ttx::static)
 END
-cmake -S "$dir/project" -B "$dir/project/build" -DCMAKE_PREFIX_PATH="$dir/usr" >/dev/null
+cmake -S "$dir/project" -B "$dir/project/build" -G Ninja -DCMAKE_PREFIX_PATH="$dir/usr" >/dev/null
 cmake --build "$dir/project/build" >/dev/null
 
 prompt="The capital of France is"
