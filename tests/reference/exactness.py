@@ -107,7 +107,7 @@ class Case:
         tokens = self.windows[0][:N_TWIN]
         truth = np.load(self.dir / "truth.npy", mmap_mode="r")[:len(tokens)]
         kl = [divergence(truth, self.ttx_logits(self.twin, tokens, *f32, *s)).mean() for s in ([], ["--step"])]
-        noise = 3 * np.sqrt(2 * max(kl))  # of a difference of two logits: KL is about its variance / 2
+        noise = 3 * np.sqrt(2 * min(max(kl), self.limit))  # of a difference of logits: KL is about its variance / 2
         wrong, self.ties = {}, set()
         for i, g in enumerate(load(self.dir / "greedy.json")):
             if not g["ids"]:
