@@ -33,6 +33,7 @@ typedef struct job {
 } job;
 
 typedef struct sinks {
+    const volatile sig_atomic_t *interrupted;
     size_t n_vocab;
     float *row; /* [n_vocab] log-probabilities */
     double nll, nll2;
@@ -45,13 +46,15 @@ typedef struct sinks {
 
 /* ---- rows ---- */
 
-static void log_softmax(float *out, const float *logits, size_t n) {
+/* False if there is no finite sum: a logit is NaN or infinite. */
+static bool log_softmax(float *out, const float *logits, size_t n) {
     float max = logits[0];
     for (size_t i = 1; i < n; i++) max = logits[i] > max ? logits[i] : max;
     double sum = 0;
     for (size_t i = 0; i < n; i++) sum += exp((double)(logits[i] - max));
     double log_sum = log(sum) + max;
     for (size_t i = 0; i < n; i++) out[i] = (float)(logits[i] - log_sum);
+    return isfinite(log_sum);
 }
 
 /* KL(p || q) of two rows of log-probabilities. Written as a sum of p log(p/q) - p + q, whose terms
@@ -76,7 +79,9 @@ static size_t top(const float *v, size_t n) {
 }
 
 static int take_row(sinks *k, const float *logits, int32_t next, bool scored, ttx_err *err) {
-    log_softmax(k->row, logits, k->n_vocab);
+    if (!log_softmax(k->row, logits, k->n_vocab))
+        return ttx_fail(err, TTX_E_RUNTIME, "position %zu: expected finite logits, found others",
+                        k->n_rows);
     if (scored) {
         double nll = -(double)k->row[next];
         k->nll += nll;
@@ -105,6 +110,7 @@ static int eval_chunk(ttx_session *s, const job *j, size_t begin, size_t piece, 
     if (j->bos >= 0) ids[0] = j->bos;
     for (size_t at = 0; at < n && !rc; at += piece) {
         size_t m = n - at < piece ? n - at : piece;
+        if (*k->interrupted) return ttx_fail(err, TTX_E_INTERRUPTED, "interrupted");
         rc = ttx_session_eval(s, ids + at, m, cls, TTX_WANT_ALL, err);
         for (size_t i = 0; i < m && !rc; i++) {
             size_t pos = at + i;
@@ -181,6 +187,8 @@ static int read_text(const ttx_engine *e, const char *path, uint32_t n_ctx, job 
     j->chunk = n_ctx;
     j->first = n_ctx / 2;
     j->bos = tok && ttx_tok_add_bos(tok) ? ttx_tok_bos(tok) : -1;
+    if (!rc && n_ctx < 3)
+        rc = ttx_fail(err, TTX_E_USAGE, "-c: expected at least 3 tokens a chunk, found %u", n_ctx);
     if (!rc && j->n < 2 * j->chunk)
         rc = ttx_fail(err, TTX_E_USAGE,
                       "%s: expected at least two chunks of %u tokens, found %zu tokens (choose a "
@@ -208,7 +216,7 @@ static void print_comparison(sinks *k) {
     double median = (k->kl[(n - 1) / 2] + k->kl[n / 2]) / 2;
     printf("KL divergence over %zu positions: mean %.6g, 10%%-trimmed mean %.6g, median %.6g, "
            "99%% %.6g, max %.6g\n",
-           n, mean, trimmed, median, k->kl[(size_t)((double)(n - 1) * 0.99)], k->kl[n - 1]);
+           n, mean, trimmed, median, k->kl[(size_t)ceil((double)(n - 1) * 0.99)], k->kl[n - 1]);
     printf("same top token: %.3f %%\n", 100.0 * (double)k->same_top / (double)n);
 }
 
@@ -248,14 +256,14 @@ static int run(const void *arg, ttx_err *err) {
     ttx_engine e = {0};
     ttx_session *s = NULL;
     job j = {0};
-    sinks k = {0};
+    sinks k = {.interrupted = ttx_catch_interrupt(SA_RESTART)};
     ttx_outfile out = {0};
     if (!set->file == !set->tokens)
         return ttx_fail(err, TTX_E_USAGE, "eval: expected one of -f and --tokens");
     int rc = ttx_engine_open(&e, &args, err);
     if (rc) goto done;
     k.n_vocab = e.model->hp.n_vocab;
-    if (!args.n_ctx) args.n_ctx = 512;
+    if (args.n_ctx == TTX_CTX_DEFAULT) args.n_ctx = 512;
     rc = set->file ? read_text(&e, set->file, args.n_ctx, &j, err)
                    : read_ids(set->tokens, e.model->hp.n_vocab, &j, err);
     if (rc || (rc = open_sinks(&k, set, &j, &out, err))) goto done;

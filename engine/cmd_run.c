@@ -40,23 +40,9 @@ typedef struct run_state {
     ttx_detok *detok;
     ttx_chat_format chat;
     bool first_turn;
+    const volatile sig_atomic_t *interrupted;
     ttx_gen gen;
 } run_state;
-
-/* Set by Ctrl-C; the one thing that a signal handler may touch. */
-static volatile sig_atomic_t interrupted;
-
-static void on_interrupt(int sig) {
-    (void)sig;
-    interrupted = 1;
-}
-
-/* SA_RESTART: output that was being written is finished; without it a read ends. */
-static void catch_interrupt(int flags) {
-    struct sigaction a = {.sa_handler = on_interrupt,
-                          .sa_flags = flags | (int)SA_RESETHAND}; /* a second one ends us at once */
-    sigaction(SIGINT, &a, NULL);
-}
 
 static void __attribute__((format(printf, 2, 3))) say(run_state *r, const char *format, ...) {
     FILE *to[] = {stderr, r->log};
@@ -134,15 +120,14 @@ static int take_turn(run_state *r, const char *text, size_t n, ttx_err *err) {
     unsigned flags = TTX_TOK_PARSE_SPECIAL | (r->first_turn ? TTX_TOK_ADD_SPECIAL : 0);
     if (r->set->chat) {
         rc = ttx_chat_turn(r->chat, r->first_turn ? r->set->system : NULL, text, n, r->first_turn,
-                           &rendered, err);
+                           &rendered, &n, err);
         if (rc) return rc;
         text = rendered;
-        n = strlen(rendered);
     }
     rc = ttx_tokenize(r->tok, text, n, flags, &ids, &n_ids, err);
     if (!rc) rc = ttx_gen_turn(&r->gen, ids, n_ids, err);
     if (!rc && r->set->interactive) put_text(NULL, "\n", 1); /* answers apart from each other */
-    r->first_turn = false;
+    if (!rc) r->first_turn = false;
     free(ids);
     free(rendered);
     return rc;
@@ -153,16 +138,21 @@ static int converse(run_state *r, ttx_err *err) {
     char *line = NULL;
     size_t cap = 0;
     int rc = TTX_OK;
-    while (!rc && !interrupted && r->gen.stats.stop != TTX_STOP_CONTEXT) {
+    while (!rc && !*r->interrupted && r->gen.stats.stop != TTX_STOP_CONTEXT) {
         if (isatty(STDIN_FILENO)) fputs("\n> ", stderr);
-        catch_interrupt(0);
+        ttx_catch_interrupt(0);
         ssize_t n = getline(&line, &cap, stdin);
-        if (n < 0 && !feof(stdin) && !interrupted)
+        if (n < 0 && !feof(stdin) && !*r->interrupted)
             rc = ttx_fail(err, TTX_E_RUNTIME, "standard input: cannot read: %s", strerror(errno));
         if (n < 0) break;
-        catch_interrupt(SA_RESTART);
+        ttx_catch_interrupt(SA_RESTART);
         while (n && (line[n - 1] == '\n' || line[n - 1] == '\r')) line[--n] = 0;
         if (n) rc = take_turn(r, line, (size_t)n, err);
+        if (rc == TTX_E_USAGE) { /* too long, or nothing in it: the conversation goes on */
+            ttx_note("%s", err->msg);
+            *err = (ttx_err){0};
+            rc = TTX_OK;
+        }
     }
     free(line);
     return rc;
@@ -189,7 +179,7 @@ static int open_generator(run_state *r, ttx_err *err) {
         .n_ubatch = set->engine.n_ubatch < set->n_batch ? set->engine.n_ubatch : set->n_batch,
         .n_predict = set->n_predict,
         .ignore_eos = set->ignore_eos,
-        .interrupted = &interrupted,
+        .interrupted = r->interrupted,
         .text = put_text,
     };
     return ttx_gen_open(&r->gen, err);
@@ -216,6 +206,7 @@ static int open_all(run_state *r, ttx_err *err) {
     if (!rc && set->chat) rc = ttx_chat_detect(&r->chat, r->e.file, err);
     if (!rc) rc = ttx_engine_session(&r->e, &set->engine, 1, &r->session, err);
     if (!rc) rc = open_generator(r, err);
+    r->e.load_s = (double)(ttx_now_ns() - r->e.start_ns) * 1e-9;
     if (!rc && set->json) rc = ttx_outfile_open(&r->json, set->json, err);
     return rc;
 }
@@ -310,13 +301,13 @@ static int write_json(run_state *r, ttx_err *err) {
 static int run_prompt(run_state *r, const char *prompt, size_t n, ttx_err *err) {
     const settings *set = r->set;
     describe(r);
-    catch_interrupt(SA_RESTART);
+    ttx_catch_interrupt(SA_RESTART);
     int rc = n ? take_turn(r, prompt, n, err) : TTX_OK;
     if (!rc && set->interactive) rc = converse(r, err);
     if (r->gen.stats.n_tokens && !set->interactive && isatty(STDOUT_FILENO)) fputc('\n', stdout);
     if (!rc) summarise(r);
     if (!rc && set->json) rc = write_json(r, err);
-    return rc ? rc : interrupted ? TTX_E_INTERRUPTED : TTX_OK;
+    return rc ? rc : *r->interrupted ? TTX_E_INTERRUPTED : TTX_OK;
 }
 
 static int run(const void *arg, ttx_err *err) {
@@ -332,6 +323,7 @@ static int run(const void *arg, ttx_err *err) {
         rc = ttx_fail(err, TTX_E_USAGE,
                       "-sys: expected --chat with it, since only a chat format "
                       "has a place for a system message");
+    r.interrupted = ttx_catch_interrupt(SA_RESTART);
     if (!rc) rc = open_all(&r, err);
     if (!rc) rc = run_prompt(&r, prompt, n, err);
     ttx_gen_close(&r.gen);
@@ -390,7 +382,8 @@ static const ttx_opt options[] = {
      .min = 1, .max = 1 << 16, .group = "Engine"},
     TTX_OPTS_ENGINE,
     {"--json", OPT_STR, RUN(json), "FILE", "write the summary as JSON", .group = "Output"},
-    {"--log-file", OPT_STR, RUN(log_file), "FILE", "append what is said on stderr to a file"},
+    {"--log-file", OPT_STR, RUN(log_file), "FILE",
+     "append what the run says of itself on stderr to a file"},
     {"-ngl, --gpu-layers, --n-gpu-layers", OPT_IGNORED1, .arg = "N", .help = "there is no GPU here",
      .group = "Accepted for llama.cpp command lines, without effect"},
     {"-ot, --override-tensor", OPT_IGNORED1, .arg = "PATTERN", .help = "no tensor is moved"},

@@ -12,7 +12,8 @@
 #include <unistd.h>
 
 void ttx_engine_args_defaults(ttx_engine_args *a) {
-    *a = (ttx_engine_args){.n_ubatch = ttx_session_default_settings().n_ubatch};
+    *a = (ttx_engine_args){.n_ctx = TTX_CTX_DEFAULT,
+                           .n_ubatch = ttx_session_default_settings().n_ubatch};
 }
 
 void ttx_note(const char *format, ...) {
@@ -29,12 +30,26 @@ static void warn(void *ctx, const char *line) {
     ttx_note("%s", line);
 }
 
+/* Set by Ctrl-C; the one thing that a signal handler may touch. */
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int sig) {
+    (void)sig;
+    interrupted = 1;
+}
+
+const volatile sig_atomic_t *ttx_catch_interrupt(int sa_flags) {
+    struct sigaction a = {.sa_handler = on_interrupt, .sa_flags = sa_flags | (int)SA_RESETHAND};
+    sigaction(SIGINT, &a, NULL);
+    return &interrupted;
+}
+
 static bool load_progress(void *ctx, uint64_t done, uint64_t total) {
     (void)ctx;
     if (isatty(STDERR_FILENO))
         fprintf(stderr, "\rloading %3d %%%s", (int)(100 * done / total),
                 done == total ? "\r             \r" : "");
-    return true;
+    return !interrupted;
 }
 
 /* Bytes of one expert and of everything else in each layer, for the head of a route file. */
@@ -125,9 +140,17 @@ static int open_routes(ttx_engine *e, const ttx_engine_args *a, ttx_err *err) {
     return rc;
 }
 
+/* As many as either -t or -tb asks for; 0 or less means every core. */
+static int threads(const ttx_engine_args *a) {
+    int cores = ttx_cpu_count(), t = a->n_threads > 0 ? a->n_threads : cores;
+    int batch = a->n_threads_batch > 0 ? a->n_threads_batch : t, most = t > batch ? t : batch;
+    if (most > cores) ttx_note("%d threads on %d cores will be slower than %d", most, cores, cores);
+    return most;
+}
+
 int ttx_engine_open(ttx_engine *e, const ttx_engine_args *a, ttx_err *err) {
     *e = (ttx_engine){0};
-    uint64_t start = ttx_now_ns();
+    e->start_ns = ttx_now_ns();
     int rc = gguf_open(&e->file, a->model, err);
     if (rc) return rc;
     if ((rc = ttx_model_load(&e->model, e->file, ttx_archs, err))) return rc;
@@ -140,8 +163,7 @@ int ttx_engine_open(ttx_engine *e, const ttx_engine_args *a, ttx_err *err) {
                 a->n_expert_used, own);
     }
     ttx_runtime_settings set = ttx_runtime_default_settings();
-    set.n_threads = a->n_threads > a->n_threads_batch ? a->n_threads : a->n_threads_batch;
-    if (!a->n_threads || (a->n_threads_batch && !a->n_threads)) set.n_threads = 0;
+    set.n_threads = threads(a);
     set.isa = a->isa - 1;
     set.residency.mode = a->no_mmap ? TTX_LOAD_NONE
                          : a->mlock ? TTX_LOAD_MLOCK
@@ -151,7 +173,7 @@ int ttx_engine_open(ttx_engine *e, const ttx_engine_args *a, ttx_err *err) {
     if ((rc = ttx_runtime_open(&e->rt, e->file, &set, err))) return rc;
     if ((rc = open_routes(e, a, err))) return rc;
     if ((rc = open_stats(e, a, err))) return rc;
-    e->load_s = (double)(ttx_now_ns() - start) * 1e-9;
+    e->load_s = (double)(ttx_now_ns() - e->start_ns) * 1e-9;
     return TTX_OK;
 }
 
@@ -159,7 +181,8 @@ int ttx_engine_session(ttx_engine *e, const ttx_engine_args *a, uint32_t n_outpu
                        ttx_session **out, ttx_err *err) {
     static const ttx_dtype types[] = {TTX_F16, TTX_F32, TTX_Q8_0};
     ttx_session_settings set = ttx_session_default_settings();
-    set.n_ctx = a->n_ctx;
+    uint32_t trained = e->model->hp.n_ctx_train;
+    set.n_ctx = a->n_ctx == TTX_CTX_DEFAULT ? 0 : a->n_ctx ? a->n_ctx : trained;
     set.n_ubatch = a->n_ubatch;
     set.n_outputs = n_outputs;
     set.k_type = types[a->k_type];
@@ -170,9 +193,9 @@ int ttx_engine_session(ttx_engine *e, const ttx_engine_args *a, uint32_t n_outpu
         set.source = &e->source;
         set.k_experts = (uint32_t)ttx_route_file_k(e->routes);
     }
-    set.n_threads = a->n_threads;
-    set.n_threads_batch = a->n_threads_batch ? a->n_threads_batch : a->n_threads;
-    if (a->n_ctx > e->model->hp.n_ctx_train)
+    set.n_threads = a->n_threads > 0 ? a->n_threads : ttx_cpu_count();
+    set.n_threads_batch = a->n_threads_batch > 0 ? a->n_threads_batch : set.n_threads;
+    if (set.n_ctx > trained)
         ttx_note(
             "context: %u is more than the %u that the model was trained for; expect worse text",
             a->n_ctx, e->model->hp.n_ctx_train);
@@ -180,10 +203,12 @@ int ttx_engine_session(ttx_engine *e, const ttx_engine_args *a, uint32_t n_outpu
 }
 
 int ttx_engine_finish(ttx_engine *e, int rc, ttx_err *err) {
+    bool stopped = rc == TTX_E_INTERRUPTED; /* what was recorded up to then is kept */
+    if (stopped) rc = TTX_OK;
     rc = write_stats(e, rc, err);
     rc = ttx_route_writer_close(e->route_writer, rc, err);
     e->route_writer = NULL;
-    return rc;
+    return rc || !stopped ? rc : TTX_E_INTERRUPTED;
 }
 
 void ttx_engine_close(ttx_engine *e) {

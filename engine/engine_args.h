@@ -11,7 +11,10 @@
 #include "runtime.h"
 #include "session.h"
 
+#include <signal.h>
 #include <stdio.h>
+
+#define TTX_CTX_DEFAULT UINT32_MAX /* n_ctx: min(trained, 4096, what memory allows) */
 
 /* First member of a command's settings struct, so that the rows below fit every command. */
 typedef struct ttx_engine_args {
@@ -38,12 +41,12 @@ void ttx_engine_args_defaults(ttx_engine_args *a);
 
 /* Option rows; put them after TTX_OPT_MODEL and the command's own. */
 #define TTX_OPTS_ENGINE \
-    {"-c, --ctx-size", OPT_U32, TTX_ARG(n_ctx), "N", "context size in tokens", .max = 1 << 30, \
+    {"-c, --ctx-size", OPT_U32, TTX_ARG(n_ctx), "N", "context size in tokens; 0: as trained", .max = 1 << 30, \
      .shown_default = "the model's, at most 4096 and what memory allows", .group = "Engine"}, \
-    {"-t, --threads", OPT_INT, TTX_ARG(n_threads), "N", "threads", .max = 1024, \
+    {"-t, --threads", OPT_INT, TTX_ARG(n_threads), "N", "threads", .min = -1, .max = 1024, \
      .shown_default = "every core"}, \
     {"-tb, --threads-batch", OPT_INT, TTX_ARG(n_threads_batch), "N", \
-     "threads for more than one token at once", .max = 1024, .shown_default = "as -t"}, \
+     "threads for more than one token at once", .min = -1, .max = 1024, .shown_default = "as -t"}, \
     {"-ub, --ubatch-size", OPT_U32, TTX_ARG(n_ubatch), "N", \
      "tokens of a prompt that are computed at once", .min = 1, .max = 1 << 16}, \
     {"-ctk, --cache-type-k", OPT_ENUM, TTX_ARG(k_type), "TYPE", "type of cached keys", \
@@ -80,7 +83,8 @@ typedef struct ttx_engine {
     const char *stats_to;    /* a file, or "-" */
     ttx_route_sink sinks[2]; /* room for the caller's own; filled up to n_sinks */
     int n_sinks;
-    double load_s; /* from the call to ttx_engine_open to its return */
+    uint64_t start_ns; /* when ttx_engine_open was called */
+    double load_s;     /* from then to its return; a command may add what it loads itself */
 } ttx_engine;
 
 /* Opens file, model and runtime. The caller closes also after an error. */
@@ -93,6 +97,11 @@ int ttx_engine_session(ttx_engine *e, const ttx_engine_args *a, uint32_t n_outpu
  * before ttx_engine_close when the run went well. */
 int ttx_engine_finish(ttx_engine *e, int rc, ttx_err *err);
 void ttx_engine_close(ttx_engine *e);
+
+/* From now on Ctrl-C sets the flag that is returned (a second one ends the program at once).
+ * `sa_flags`: SA_RESTART, or 0 to end a read that waits. Loading and evaluation look at the flag.
+ */
+const volatile sig_atomic_t *ttx_catch_interrupt(int sa_flags);
 
 /* "ttx: " and a line on stderr: for what is no error but should be known. */
 void ttx_note(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -110,6 +110,9 @@ static int generate(ttx_gen *g, uint64_t start, ttx_err *err) {
 int ttx_gen_turn(ttx_gen *g, const int32_t *prompt, size_t n, ttx_err *err) {
     uint64_t start = ttx_now_ns();
     int rc;
+    if (!n)
+        return ttx_fail(err, TTX_E_USAGE,
+                        "prompt: expected text that the vocabulary has tokens for, found none");
     if (g->pending >= 0) { /* what the last turn ended with belongs to the history too */
         if ((rc = decode_step(g, g->pending, err))) return rc;
         g->pending = -1;

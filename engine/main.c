@@ -7,6 +7,7 @@
 #include "opt.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -147,6 +148,9 @@ static int dispatch(int argc, char **argv, ttx_err *err) {
 
 int main(int argc, char **argv) {
     ttx_err err = {0};
+    /* A closed standard stream must not become the model file. */
+    for (int fd = 0; fd < 3; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0) return TTX_E_RUNTIME;
     int code = dispatch(argc, argv, &err);
     /* A full disk shows at the last write. */
     if ((fflush(stdout) || ferror(stdout)) && !code)

@@ -124,11 +124,10 @@ static void penalise(ttx_sampler *s) {
     if (s->set.repeat_penalty == 1) return;
     uint32_t n = s->n_seen < s->n_history ? s->n_seen : s->n_history;
     for (uint32_t i = 0; i < n; i++) {
-        int32_t id = s->history[i];
-        bool repeated = false; /* a token counts once, however often it was seen */
-        for (uint32_t j = 0; j < i && !repeated; j++) repeated = s->history[j] == id;
-        if (repeated) continue;
-        float *logit = &s->c[id].logit;
+        candidate *c = &s->c[s->history[i]];
+        if (c->p != 0) continue; /* a token counts once, however often it was seen */
+        c->p = 1;
+        float *logit = &c->logit;
         *logit = *logit > 0 ? *logit / s->set.repeat_penalty : *logit * s->set.repeat_penalty;
     }
 }

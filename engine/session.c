@@ -184,6 +184,17 @@ static void choose_n_ctx(ttx_session *s) {
     }
 }
 
+/* The KV cache is not touched when it is mapped: what cannot be there later is refused now. */
+static int check_memory(const ttx_session *s, ttx_err *err) {
+    uint64_t need = s->memory.kv + s->memory.buffers + s->memory.scratch;
+    uint64_t available = ttx_memory_available();
+    if (!available || need <= available) return TTX_OK;
+    return ttx_fail(err, TTX_E_RUNTIME,
+                    "context of %u tokens: needs %.1f GiB, %.1f GiB of memory is available; choose "
+                    "a smaller -c",
+                    s->set.n_ctx, (double)need / (1 << 30), (double)available / (1 << 30));
+}
+
 static int allocate(ttx_session *s, ttx_err *err) {
     const ttx_hparams *hp = &s->model->hp;
     ttx_buf *buf[N_BUFS];
@@ -224,8 +235,11 @@ int ttx_session_open(ttx_session **out, const ttx_model *model, ttx_runtime *rt,
     s->set = *settings;
     if (s->set.n_outputs > s->set.n_ubatch) s->set.n_ubatch = s->set.n_outputs;
     if (!s->set.n_ctx) choose_n_ctx(s);
+    if (s->set.n_ubatch > s->set.n_ctx) s->set.n_ubatch = s->set.n_ctx;
+    if (s->set.n_outputs > s->set.n_ubatch) s->set.n_outputs = s->set.n_ubatch;
     count_memory(s);
-    int rc = allocate(s, err);
+    int rc = check_memory(s, err);
+    if (!rc) rc = allocate(s, err);
     if (rc) {
         ttx_session_close(s);
         return rc;

@@ -20,6 +20,8 @@ int ttx_outfile_open(ttx_outfile *o, const char *path, ttx_err *err) {
         o->f = stdout;
         return 0;
     }
+    if (!*path)
+        return ttx_fail(err, TTX_E_USAGE, "output: expected a file name, found an empty one");
     struct stat st = {.st_mode = S_IFREG | 0666};
     bool exists = stat(path, &st) == 0;
     if (!S_ISREG(st.st_mode)) {
@@ -34,7 +36,7 @@ int ttx_outfile_open(ttx_outfile *o, const char *path, ttx_err *err) {
     int fd = open(o->draft, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, st.st_mode & 0777);
     o->f = fd < 0 ? NULL : fdopen(fd, "w");
     if (o->f) return 0;
-    int rc = cannot("create", o->draft, err);
+    int rc = cannot("create", o->path, err);
     if (fd >= 0) close(fd);
     return ttx_outfile_close(o, rc, err);
 }

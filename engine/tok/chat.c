@@ -235,7 +235,7 @@ static size_t length(const char *z) {
 }
 
 int ttx_chat_turn(ttx_chat_format format, const char *system, const char *user, size_t n,
-                  bool first, char **rendered, ttx_err *err) {
+                  bool first, char **rendered, size_t *n_rendered, ttx_err *err) {
     const chat_style *style = format.style;
     size_t cap = length(style->opening) + length(style->sys_before) + length(style->sys_after) +
                  length(style->user_before) + length(style->user_after) + length(style->close) +
@@ -250,5 +250,6 @@ int ttx_chat_turn(ttx_chat_format format, const char *system, const char *user, 
     put_bytes(&out, user, n, style->trim_user);
     put_z(&out, style->user_after);
     out.s[out.n] = '\0';
+    *n_rendered = out.n;
     return TTX_OK;
 }

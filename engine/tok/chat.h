@@ -29,9 +29,9 @@ const char *ttx_chat_name(ttx_chat_format format);
 
 /* Writes one turn: what ends the model's answer before it (unless `first`), the system message
  * (first turn only; NULL: the template's own, if it has one), the user's text[0..n) and the start
- * of the model's answer. *rendered is the caller's to free; tokenize it with TTX_TOK_PARSE_SPECIAL,
- * the first turn with TTX_TOK_ADD_SPECIAL too: BOS is not in it. Generation ends with an
- * end-of-generation token, which must not be part of what stands before the next turn.
+ * of the model's answer. *rendered, of *n_rendered bytes, is the caller's to free; tokenize it with
+ * TTX_TOK_PARSE_SPECIAL, the first turn with TTX_TOK_ADD_SPECIAL too: BOS is not in it. Generation
+ * ends with an end-of-generation token, which must not be part of what stands before the next turn.
  *
  * harmony: the answer starts with the model choosing a channel, and the frame of the channels
  * ("<|channel|>analysis<|message|>...") is part of the generated text, as llama.cpp shows it
@@ -39,6 +39,6 @@ const char *ttx_chat_name(ttx_chat_format format);
  * publication, so that a run does not depend on the day.
  * Errors: TTX_E_RUNTIME (memory). */
 int ttx_chat_turn(ttx_chat_format format, const char *system, const char *text, size_t n,
-                  bool first, char **rendered, ttx_err *err);
+                  bool first, char **rendered, size_t *n_rendered, ttx_err *err);
 
 #endif

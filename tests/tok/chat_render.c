@@ -23,7 +23,8 @@ int main(int argc, char **argv) {
     int code = ttx_chat_detect(&format, f, &err);
     for (int i = 3; i < argc && !code; i += 2) {
         char *turn;
-        code = ttx_chat_turn(format, system, argv[i], strlen(argv[i]), i == 3, &turn, &err);
+        size_t n;
+        code = ttx_chat_turn(format, system, argv[i], strlen(argv[i]), i == 3, &turn, &n, &err);
         if (code) break;
         fputs(turn, stdout);
         if (i + 1 < argc) fputs(argv[i + 1], stdout);

@@ -14,13 +14,14 @@ static const char *conversation(const char *template, const char *system) {
     ttx_err err = {0};
     ttx_chat_format format;
     char *first = NULL, *second = NULL;
+    size_t n = 0;
     if (template) vf_str(&v, "tokenizer.chat_template", template);
     gguf_file *f = vf_open(&v);
     out[0] = '\0';
     if (ttx_chat_detect(&format, f, &err)) {
         snprintf(out, sizeof out, "%s", strstr(err.msg, ": ") + 2);
-    } else if (ttx_chat_turn(format, system, " U1\n", 4, true, &first, &err) ||
-               ttx_chat_turn(format, system, "U2", 2, false, &second, &err)) {
+    } else if (ttx_chat_turn(format, system, " U1\n", 4, true, &first, &n, &err) ||
+               ttx_chat_turn(format, system, "U2", 2, false, &second, &n, &err)) {
         snprintf(out, sizeof out, "%s", err.msg);
     } else {
         snprintf(out, sizeof out, "%s: %sA1%s", ttx_chat_name(format), first, second);
