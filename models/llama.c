@@ -36,7 +36,10 @@ static const ttx_tensor_def tensors[] = {
 
 static int configure(ttx_hparams *hp, ttx_err *err) {
     (void)err;
-    hp->n_ff_exp = hp->n_ff;
+    if (hp->n_expert) { /* the width is that of an expert, and there is no dense part */
+        hp->n_ff_exp = hp->n_ff;
+        hp->n_ff = 0;
+    }
     hp->router = TTX_ROUTER_SOFTMAX;
     hp->router_norm = true;
     return TTX_OK;

@@ -24,7 +24,8 @@ static const ttx_tensor_def tensors[] = {
 
 static int configure(ttx_hparams *hp, ttx_err *err) {
     (void)err;
-    hp->n_ff_exp = hp->n_ff;
+    hp->n_ff_exp = hp->n_ff; /* there is no dense part */
+    hp->n_ff = 0;
     hp->router = TTX_ROUTER_SOFTMAX;
     return TTX_OK;
 }
