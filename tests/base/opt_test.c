@@ -136,7 +136,8 @@ static void test_lists(void) {
 static void test_ignored(void) {
     GOOD("-ngl 99 --no-warmup -ngl 1");
     CHECK(notes == 2);
-    /* llama.cpp's -fa came to take an argument: without one, what follows is an option of its own. */
+    /* llama.cpp's -fa came to take an argument: without one, what follows is an option of its own.
+     */
     settings s = GOOD("-ngl -n 5");
     CHECK(s.n_predict == 5);
     GOOD("-ngl");
