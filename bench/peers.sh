@@ -45,7 +45,7 @@ for tool in g++ cmake ninja python3; do
 done
 
 work=$peers/work
-rm -rf "$work" "$dest"
+rm -rf "$work"
 mkdir -p "$work"
 trap 'rm -rf "$work"' EXIT
 
@@ -73,15 +73,17 @@ say "building $tools (minutes)"
 # Libraries are found beside the programs, so that the folder can be moved where it belongs.
 quietly cmake -S "$source" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
     -DCMAKE_BUILD_RPATH_USE_ORIGIN=ON -DBUILD_SHARED_LIBS=ON \
+    -DLLAMA_BUILD_COMMIT="llama-cpp-python-$version" -DLLAMA_BUILD_NUMBER=0 \
     -DGGML_NATIVE=OFF -DGGML_BACKEND_DL=ON -DGGML_CPU_ALL_VARIANTS=ON \
     -DLLAMA_BUILD_TOOLS=ON -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
     -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_OPENSSL=OFF
 # shellcheck disable=SC2086 # a list
 quietly cmake --build "$work/build" --target $tools
 
+"$work/build/bin/llama-bench" --version >&2 || die "the llama-bench that was built does not start"
+rm -rf "$dest"
 mkdir -p "$dest"
 mv "$work/build/bin" "$dest/bin"
 cp "$source/LICENSE" "$dest/"
-"$dest/bin/llama-bench" --version >&2 || die "the llama-bench that was built does not start"
 printf '%s\n' "$stamp" >"$dest/.stamp"
 printf '%s\n' "$dest/bin/llama-bench"
