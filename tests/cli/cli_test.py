@@ -318,7 +318,7 @@ def test_broken_pipe():
             assert p.returncode == -signal.SIGPIPE and len(err.splitlines()) == 1, (p.returncode, err)
     if not os.path.exists("/dev/full"):
         return
-    for args in (["run", *M, "-p", "a", "-n", "3"], ["plan", *M], ["plan", *M, "--json"],
+    for args in (["run", *M, "-p", "a", "-n", "8", "--temp", "0", "--ignore-eos"], ["plan", *M], ["plan", *M, "--json"],
                  ["eval", *M, "--tokens", "ids"], ["tokenize", *M, "-p", "a"]):
         with open("/dev/full", "wb") as full:
             p = subprocess.run([TTX, *args], stdout=full, stderr=subprocess.PIPE, timeout=60)
