@@ -25,10 +25,20 @@ static void fill_avx2(ttx_kernels *k) {
     ttx_attn_avx2_init(k);
 }
 
+static void fill_avx512(ttx_kernels *k) {
+    (void)k;
+}
+
+static void fill_vnni(ttx_kernels *k) {
+    (void)k;
+}
+
 typedef void (*fill_fn)(ttx_kernels *k);
 static const fill_fn fill[TTX_ISA_COUNT] = {
     [TTX_ISA_SCALAR] = fill_scalar,
     [TTX_ISA_AVX2] = fill_avx2,
+    [TTX_ISA_AVX512] = fill_avx512,
+    [TTX_ISA_VNNI] = fill_vnni,
 };
 
 static uint64_t xgetbv0(void) {
@@ -46,10 +56,25 @@ static bool cpu_has_avx2(void) {
     return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & bit_AVX2);
 }
 
+/* F, DQ, BW and VL, and opmask and upper ZMM state saved by the operating system. */
+static bool cpu_has_avx512(void) {
+    uint32_t a, b, c, d;
+    const uint32_t need = bit_AVX512F | bit_AVX512DQ | bit_AVX512BW | bit_AVX512VL;
+    return cpu_has_avx2() && (xgetbv0() & 0xe6) == 0xe6 &&
+           __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & need) == need;
+}
+
+static bool cpu_has_vnni(void) {
+    uint32_t a, b, c, d;
+    return cpu_has_avx512() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (c & bit_AVX512VNNI);
+}
+
 static bool cpu_has(ttx_isa isa) {
     switch (isa) {
     case TTX_ISA_SCALAR: return true;
     case TTX_ISA_AVX2: return cpu_has_avx2();
+    case TTX_ISA_AVX512: return cpu_has_avx512();
+    case TTX_ISA_VNNI: return cpu_has_vnni();
     default: return false; /* no table yet, so nobody asks */
     }
 }
