@@ -2,8 +2,10 @@
  * whatever company it has.
  *
  * The oracle is softmax(q K^T) V over the stored (F16, Q8_0) keys and values. The tolerance is
- * that of F32: a score carries an error of a few roundings of sum |q k|, which changes its weight
- * by as much, relatively; a value is a weighted mean, with errors relative to sum w |v|.
+ * that of F32: a score carries an error of a few roundings of sum |q k| (a lane's products, the sum
+ * of the lanes, the scale, the distance to the maximum: 6 where two large scores decide), which
+ * changes its weight by as much, relatively; a value is a weighted mean, with errors relative to
+ * sum w |v|. A sink may make the sum inf, and the result 0, where e^-88 of each value is lost.
  *
  * For the bits, each query is computed again: alone; alone with NaN in every position that it does
  * not see; backwards among some of the others; and in chunks that are merged.
@@ -133,7 +135,8 @@ static void oracle(const ttx_attn *a, int64_t i, double *want, double *tol) {
             want[c] += p;
             mag += fabs(p);
         }
-        tol[c] = 0x1p-24 * (12 + 2 * err) * mag + 1e-37; /* what F32 cannot hold */
+        tol[c] =
+            0x1p-24 * (12 + 6 * err) * mag + 1e-37 * (double)(1 + n); /* what F32 cannot hold */
     }
     free(s);
 }
