@@ -14,6 +14,7 @@ enum { SERIAL_VALUES = 16384 }; /* element-wise work below this is done before a
 /* ---- the launch ---- */
 
 static void plan_operands(ttx_step *s, ttx_op_kind op, const operand *v, int64_t n) {
+    uint32_t launch = s->plan->n ? s->plan->v[s->plan->n - 1].launch + 1 : 0;
     for (int64_t i = 0; i < n; i++) {
         ttx_access a = {
             .op = op,
@@ -22,6 +23,8 @@ static void plan_operands(ttx_step *s, ttx_op_kind op, const operand *v, int64_t
             .range = v[i].range,
             .n_expert = v[i].n_expert,
             .n_expert_used = v[i].n_expert_used,
+            .launch = launch,
+            .row = v[i].row,
         };
         if (ttx_plan_add(s->plan, &a, s->err)) return;
     }
@@ -36,7 +39,9 @@ void op_launch(ttx_step *s, ttx_op_kind op, operand *v, int64_t n, launch_fn run
     }
     ttx_residency *r = s->rt->residency;
     int64_t held = 0;
-    while (held < n && !ttx_residency_acquire(r, v[held].range, &v[held].p, s->err)) held++;
+    ttx_lease lease;
+    while (held < n && !ttx_residency_acquire(r, v[held].range, &lease, s->err))
+        v[held++].p = lease.p;
     if (held == n) run(s, v, ctx);
     while (held > 0) ttx_residency_release(r, v[--held].range);
 }
@@ -55,6 +60,7 @@ operand op_row(const ttx_weight *w, int64_t i) {
     operand v = op_whole(w);
     v.range.offset += (uint64_t)i * w->row_bytes;
     v.range.size = w->row_bytes;
+    v.row = true;
     return v;
 }
 

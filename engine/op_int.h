@@ -15,6 +15,7 @@ typedef struct operand {
     uint32_t tensor;
     ttx_range range;
     uint32_t n_expert, n_expert_used; /* of a plan: "used of n", the range is the whole tensor */
+    bool row;                         /* one row, which depends on the token */
     const uint8_t *p;                 /* filled by launch() */
 } operand;
 

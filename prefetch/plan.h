@@ -10,6 +10,7 @@
 #include "err.h"
 #include "op_kind.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -27,6 +28,8 @@ typedef struct ttx_access {
     uint32_t tensor; /* index in the model file's tensor list */
     ttx_range range;
     uint32_t n_expert, n_expert_used; /* 0: not an expert tensor */
+    uint32_t launch; /* accesses of one launch share this number: they are held at the same time */
+    bool row;        /* one row of the tensor; which one depends on the token */
 } ttx_access;
 
 /* All zeros is an empty plan. */

@@ -142,10 +142,13 @@ void ttx_residency_hint(ttx_residency *r, ttx_range range) {
             MADV_WILLNEED);
 }
 
-int ttx_residency_acquire(ttx_residency *r, ttx_range range, const uint8_t **p, ttx_err *err) {
+int ttx_residency_acquire(ttx_residency *r, ttx_range range, ttx_lease *lease, ttx_err *err) {
     (void)err;
     const struct copy *c = &r->copies[range.shard];
-    *p = c->mem ? c->mem + (range.offset - c->first) : r->sources[range.shard].map + range.offset;
+    if (c->mem)
+        *lease = (ttx_lease){c->mem + (range.offset - c->first), TTX_RES_RESIDENT, 0};
+    else
+        *lease = (ttx_lease){r->sources[range.shard].map + range.offset, TTX_RES_UNKNOWN, 0};
     return TTX_OK;
 }
 

@@ -2,7 +2,7 @@
  *
  * The engine never holds a pointer to a weight. It asks for a file range and gives it back:
  *     hint(range)             "this will be needed"; never blocks, never fails
- *     acquire(range) -> ptr   the bytes, valid until release
+ *     acquire(range) -> lease the bytes, valid until release
  *     release(range)
  * so that where the bytes live -- page cache, locked memory, our own copy -- is decided here and
  * changes speed, never results.
@@ -33,6 +33,22 @@ typedef enum ttx_load_mode {
     TTX_LOAD_NONE   /* no mapping: the file is read into memory of our own */
 } ttx_load_mode;
 
+/* Where the bytes of an acquire were found. */
+typedef enum ttx_residency_state {
+    TTX_RES_UNKNOWN,    /* in the page cache, or not: the system knows */
+    TTX_RES_RESIDENT,   /* in memory since an earlier use */
+    TTX_RES_PREFETCHED, /* read ahead, and there in time */
+    TTX_RES_LATE,       /* read ahead, but had to be waited for */
+    TTX_RES_MISSED      /* read when it was asked for */
+} ttx_residency_state;
+
+/* What an acquire hands out. */
+typedef struct ttx_lease {
+    const uint8_t *p;
+    ttx_residency_state state;
+    uint64_t wait_ns; /* of the acquire, for bytes that were not there yet */
+} ttx_lease;
+
 typedef struct ttx_residency_settings {
     ttx_load_mode mode;
     /* Called with one line for a fallback that was taken (mlock refused, ...); may be NULL. */
@@ -54,7 +70,7 @@ void ttx_residency_close(ttx_residency *r); /* NULL is fine */
 void ttx_residency_layer(ttx_residency *r, int layer);
 void ttx_residency_hint(ttx_residency *r, ttx_range range);
 /* The range lies inside its source. Errors: TTX_E_RUNTIME. */
-int ttx_residency_acquire(ttx_residency *r, ttx_range range, const uint8_t **p, ttx_err *err);
+int ttx_residency_acquire(ttx_residency *r, ttx_range range, ttx_lease *lease, ttx_err *err);
 void ttx_residency_release(ttx_residency *r, ttx_range range);
 
 /* The mode that is in force, which may be a fallback. */

@@ -32,24 +32,22 @@ static struct {
     int n_held;
 } seam;
 
-int __real_ttx_residency_acquire(ttx_residency *r, ttx_range range, const uint8_t **p,
-                                 ttx_err *err);
+int __real_ttx_residency_acquire(ttx_residency *r, ttx_range range, ttx_lease *lease, ttx_err *err);
 void __real_ttx_residency_release(ttx_residency *r, ttx_range range);
-int __wrap_ttx_residency_acquire(ttx_residency *r, ttx_range range, const uint8_t **p,
-                                 ttx_err *err);
+int __wrap_ttx_residency_acquire(ttx_residency *r, ttx_range range, ttx_lease *lease, ttx_err *err);
 void __wrap_ttx_residency_release(ttx_residency *r, ttx_range range);
 
-int __wrap_ttx_residency_acquire(ttx_residency *r, ttx_range range, const uint8_t **p,
+int __wrap_ttx_residency_acquire(ttx_residency *r, ttx_range range, ttx_lease *lease,
                                  ttx_err *err) {
-    int rc = __real_ttx_residency_acquire(r, range, p, err);
+    int rc = __real_ttx_residency_acquire(r, range, lease, err);
     if (seam.n_seen < MAX_SEEN) seam.seen[seam.n_seen++] = range;
     if (!seam.copying || rc) return rc;
     if (seam.n_held == MAX_HELD) rig_die("seam", "too many ranges are held at once");
     uint8_t *copy = rig_alloc(range.size + GUARD, 1);
-    memcpy(copy, *p, range.size);
+    memcpy(copy, lease->p, range.size);
     memset(copy + range.size, 0xff, GUARD);
     seam.held[seam.n_held++] = (held){range, copy};
-    *p = copy;
+    lease->p = copy;
     return TTX_OK;
 }
 
