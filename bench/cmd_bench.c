@@ -6,6 +6,7 @@
  */
 #include "bench_int.h"
 
+#include "models.h"
 #include "pool.h"
 
 #include <math.h>
@@ -14,11 +15,12 @@
 #include <unistd.h>
 
 typedef struct settings {
+    ttx_engine_args engine; /* what is the same in every test; the lists replace the rest */
     ttx_opt_list models, n_prompt, n_gen, pg, n_depth, n_ubatch, n_threads, k_type, v_type;
     ttx_opt_list load_mode, isa;
     uint32_t n_reps, delay_s;
     int32_t format;
-    bool no_warm_up, no_limits, progress, verbose;
+    bool no_warm_up, no_limits, progress;
 } settings;
 
 /* The lists, read. */
@@ -34,16 +36,9 @@ typedef struct bench {
     ttx_limits limits;
     bench_out out;
     ttx_engine engine;
+    int n_engines; /* that will be opened, one after the other */
     bool show;
 } bench;
-
-/* Set by Ctrl-C; the one thing that a signal handler may touch. */
-static volatile sig_atomic_t interrupted;
-
-static void on_interrupt(int sig) {
-    interrupted = 1;
-    signal(sig, SIG_DFL); /* a second one ends the program at once */
-}
 
 static void show_progress(void *ctx, const bench_test *t, int rep, double ts) {
     const bench *b = ctx;
@@ -78,11 +73,12 @@ static int run_test(bench *b, ttx_session *s, bench_test t, ttx_err *err) {
 static int run_session(bench *b, bench_test t, ttx_err *err) {
     const matrix *x = &b->x;
     ttx_session *s = NULL;
-    ttx_engine_args args = {.n_ctx = (uint32_t)(t.n_depth + x->most_tokens),
-                            .n_ubatch = (uint32_t)t.n_ubatch,
-                            .n_threads = t.n_threads,
-                            .k_type = t.k_type,
-                            .v_type = t.v_type};
+    ttx_engine_args args = b->set->engine;
+    args.n_ctx = (uint32_t)(t.n_depth + x->most_tokens);
+    args.n_ubatch = (uint32_t)t.n_ubatch;
+    args.n_threads = t.n_threads;
+    args.k_type = t.k_type;
+    args.v_type = t.v_type;
     int rc = ttx_engine_session(&b->engine, &args, 1, &s, err);
     for (int i = 0; i < x->n_prompt.n && !rc; i++) {
         t.n_prompt = x->n_prompt.v[i], t.n_gen = 0;
@@ -120,23 +116,37 @@ static int run_model(bench *b, const char *path, ttx_err *err) {
     for (int i = 0; i < b->x.load_mode.n && !rc; i++)
         for (int k = 0; k < b->x.isa.n && !rc; k++) {
             bench_test t = {.load_mode = b->x.load_mode.v[i], .isa = b->x.isa.v[k]};
-            ttx_engine_args args = {.model = path,
-                                    .n_threads = b->x.most_threads,
-                                    .load_mode = t.load_mode,
-                                    .isa = t.isa};
+            ttx_engine_args args = b->set->engine;
+            args.model = path;
+            args.n_threads = b->x.most_threads;
+            args.load_mode = t.load_mode;
+            args.isa = t.isa;
             rc = ttx_engine_open(&b->engine, &args, err);
-            if (!rc && b->set->verbose)
+            if (!rc && args.verbose)
                 ttx_note("%s: %s, %.1f MiB of weights, %s kernels, loaded in %.3f s", path,
                          b->engine.model->arch->name,
                          (double)ttx_model_bytes(b->engine.model) / (1 << 20),
                          ttx_isa_name(b->engine.rt.isa), b->engine.load_s);
             if (!rc) rc = run_sessions(b, t, err);
+            rc = ttx_engine_finish(&b->engine, rc, err);
             ttx_engine_close(&b->engine);
         }
     return rc;
 }
 
-static int run_models(bench *b, ttx_err *err) {
+/* Better to fail before the machine is measured than after it. */
+static int check_model(bench *b, const char *path, ttx_err *err) {
+    gguf_file *file = NULL;
+    ttx_model *model = NULL;
+    int rc = gguf_open(&file, path, err);
+    if (!rc) rc = ttx_model_load(&model, file, ttx_archs, err);
+    ttx_model_free(model);
+    gguf_close(file);
+    b->n_engines += b->x.load_mode.n * b->x.isa.n;
+    return rc;
+}
+
+static int for_models(bench *b, int (*what)(bench *, const char *, ttx_err *), ttx_err *err) {
     const ttx_opt_list *models = &b->set->models;
     int rc = TTX_OK;
     for (int i = 0; i < models->n && !rc; i++) {
@@ -144,7 +154,7 @@ static int run_models(bench *b, ttx_err *err) {
         if (!names) return ttx_fail_nomem(err, "model names", strlen(models->v[i]));
         for (char *name = strtok_r(names, ",", &rest); name && !rc;
              name = strtok_r(NULL, ",", &rest))
-            rc = run_model(b, name, err);
+            rc = what(b, name, err);
         free(names);
     }
     return rc;
@@ -213,7 +223,6 @@ static int read_settings(bench *b, ttx_err *err) {
     b->how = (bench_how){.n_reps = (int)b->set->n_reps,
                          .warm_up = !b->set->no_warm_up,
                          .delay_s = b->set->delay_s,
-                         .interrupted = &interrupted,
                          .progress = show_progress,
                          .progress_ctx = b};
     return TTX_OK;
@@ -234,14 +243,27 @@ static int measure_limits(bench *b, ttx_err *err) {
     return rc;
 }
 
+/* A file of records describes one model, run in one way. */
+static int check_records(const bench *b, ttx_err *err) {
+    const ttx_engine_args *a = &b->set->engine;
+    const char *option = a->save_routes    ? "--save-routes"
+                         : a->expert_stats ? "--expert-stats"
+                                           : NULL;
+    if (!option || b->n_engines < 2) return TTX_OK;
+    return ttx_fail(err, TTX_E_USAGE, "%s: expected one model, load mode and isa, found %d of them",
+                    option, b->n_engines);
+}
+
 static int run(const void *arg, ttx_err *err) {
     bench b = {.set = arg};
     int rc = read_settings(&b, err);
+    if (!rc) rc = for_models(&b, check_model, err);
+    if (!rc) rc = check_records(&b, err);
     if (rc) return rc;
-    signal(SIGINT, on_interrupt);
+    b.how.interrupted = ttx_catch_interrupt(SA_RESTART);
     if ((rc = measure_limits(&b, err))) return rc;
     bench_out_begin(&b.out, stdout, (bench_format)b.set->format);
-    rc = run_models(&b, err);
+    rc = for_models(&b, run_model, err);
     hide_progress(&b);
     bench_out_end(&b.out, &b.limits);
     return rc;
@@ -249,6 +271,7 @@ static int run(const void *arg, ttx_err *err) {
 
 static void defaults(void *arg) {
     settings *s = arg;
+    ttx_engine_args_defaults(&s->engine);
     s->n_reps = 5;
 }
 
@@ -283,11 +306,12 @@ static const ttx_opt options[] = {
     {"--isa", OPT_LIST, BENCH(isa), "LEVEL,...",
      "highest instruction set to use: auto, scalar, avx2, avx512, vnni or amx",
      .shown_default = "auto"},
+    TTX_OPTS_EXPERTS,
+    {"-v, --verbose", OPT_FLAG, TTX_ARG(verbose), .help = "say more on stderr"},
     {"-o, --output", OPT_ENUM, BENCH(format), "FORMAT", "how to print the results",
      .choices = "md|json|jsonl|csv|sql", .group = "Output"},
     {"--progress", OPT_FLAG, BENCH(progress),
      .help = "show progress on stderr even if it is no terminal"},
-    {"-v, --verbose", OPT_FLAG, BENCH(verbose), .help = "say more on stderr"},
     {"-b, --batch-size", OPT_IGNORED1, .arg = "N", .help = "see -ub",
      .group = "Accepted for llama-bench command lines, without effect"},
     {"-fa, --flash-attn", OPT_IGNORED1, .arg = "on|off|auto", .help = "attention is always fused"},
@@ -311,7 +335,9 @@ const ttx_command ttx_cmd_bench = {
         "second (2 GiB in huge pages), and the most operations of its best arithmetic unit. From\n"
         "these follows each test's limit (bound_ts): decoding must read the weights of a token\n"
         "and the keys and values that it attends to, a prompt must do its multiply-adds. There is\n"
-        "no limit for decoding models that are smaller than twice the last-level cache.",
+        "no limit for decoding models that are smaller than twice the last-level cache.\n"
+        "\n"
+        "--expert-stats and --save-routes record all that runs: warm-ups and depths too.",
     .examples = "  # prompt of 512, decoding of 128\n  ttx bench -m model.gguf\n"
                 "  # how does it scale, with threads and with context?\n"
                 "  ttx bench -m model.gguf -p 256 -n 32 -t 1,2 -d 0,4096\n"

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define READ_BYTES  (2ull << 30)
 #define CHUNK_BYTES (4ull << 20)
@@ -129,7 +130,8 @@ static void measure_computing(ttx_limits *out, ttx_pool *pool) {
 
 /* ---- both ---- */
 
-/* The largest cache that the system lists for the first CPU. */
+/* The largest cache that the system lists for the first CPU; without /sys (in a chroot), what the C
+ * library reads from the CPU. */
 static uint64_t last_level_cache(void) {
     uint64_t largest = 0;
     for (int i = 0; i < 8; i++) {
@@ -142,7 +144,9 @@ static uint64_t last_level_cache(void) {
             largest = (uint64_t)kib << 10;
         fclose(f);
     }
-    return largest;
+    if (largest) return largest;
+    long l2 = sysconf(_SC_LEVEL2_CACHE_SIZE), l3 = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    return l3 > 0 ? (uint64_t)l3 : l2 > 0 ? (uint64_t)l2 : 0;
 }
 
 int ttx_limits_measure(ttx_limits *out, ttx_err *err) {

@@ -10,7 +10,6 @@
 
 #include <cJSON.h>
 #include <errno.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -20,18 +19,19 @@
 typedef struct settings {
     ttx_engine_args engine;
     const char *prompt, *file, *system, *json, *log_file;
-    int32_t n_predict, seed;
-    uint32_t n_batch;
+    int32_t n_predict;
+    uint32_t seed, n_batch;
     ttx_sampler_settings sampler;
     bool ignore_eos, escape, chat, interactive;
 } settings;
 
-enum { MAX_PROMPT = 1 << 30, MAX_LINE = 1 << 20 };
+#define RANDOM_SEED UINT32_MAX /* -1 */
+enum { MAX_PROMPT = 1 << 30 };
 
 /* All that one run holds; closed in one place. */
 typedef struct run_state {
     const settings *set;
-    FILE *log;
+    char *system;     /* owned; NULL: none */
     ttx_outfile json; /* open from the start: better to fail before the text than after it */
     ttx_engine e;
     ttx_tokenizer *tok;
@@ -43,19 +43,6 @@ typedef struct run_state {
     const volatile sig_atomic_t *interrupted;
     ttx_gen gen;
 } run_state;
-
-static void __attribute__((format(printf, 2, 3))) say(run_state *r, const char *format, ...) {
-    FILE *to[] = {stderr, r->log};
-    for (int i = 0; i < 2; i++) {
-        if (!to[i]) continue;
-        va_list ap;
-        va_start(ap, format);
-        fputs("ttx: ", to[i]);
-        vfprintf(to[i], format, ap);
-        fputc('\n', to[i]);
-        va_end(ap);
-    }
-}
 
 /* ---- the prompt ---- */
 
@@ -87,8 +74,9 @@ static size_t unescape(char *s, size_t n) {
     return out;
 }
 
-/* The text of -p or -f; the caller frees. */
-static int read_prompt(const settings *set, char **text, size_t *n, ttx_err *err) {
+/* The text of -p or -f (the caller frees), and the system message. */
+static int read_prompts(run_state *r, char **text, size_t *n, ttx_err *err) {
+    const settings *set = r->set;
     if (set->prompt && set->file)
         return ttx_fail(err, TTX_E_USAGE, "prompt: expected one of -p and -f, found both");
     if (set->file) {
@@ -101,6 +89,9 @@ static int read_prompt(const settings *set, char **text, size_t *n, ttx_err *err
         *n = strlen(*text);
     }
     if (set->escape) *n = unescape(*text, *n);
+    if (!set->system) return TTX_OK;
+    if (!(r->system = strdup(set->system))) return ttx_fail_nomem(err, "system message", 1);
+    if (set->escape) unescape(r->system, strlen(r->system));
     return TTX_OK;
 }
 
@@ -119,7 +110,7 @@ static int take_turn(run_state *r, const char *text, size_t n, ttx_err *err) {
     int rc = TTX_OK;
     unsigned flags = TTX_TOK_PARSE_SPECIAL | (r->first_turn ? TTX_TOK_ADD_SPECIAL : 0);
     if (r->set->chat) {
-        rc = ttx_chat_turn(r->chat, r->first_turn ? r->set->system : NULL, text, n, r->first_turn,
+        rc = ttx_chat_turn(r->chat, r->first_turn ? r->system : NULL, text, n, r->first_turn,
                            &rendered, &n, err);
         if (rc) return rc;
         text = rendered;
@@ -163,8 +154,8 @@ static int converse(run_state *r, ttx_err *err) {
 static int open_generator(run_state *r, ttx_err *err) {
     const settings *set = r->set;
     ttx_sampler_settings sampler = set->sampler;
-    sampler.seed = (uint32_t)set->seed;
-    if (set->seed < 0 && getrandom(&sampler.seed, sizeof sampler.seed, 0) < 0)
+    sampler.seed = set->seed;
+    if (set->seed == RANDOM_SEED && getrandom(&sampler.seed, sizeof sampler.seed, 0) < 0)
         sampler.seed = (uint32_t)ttx_now_ns();
     int rc = ttx_sampler_open(&r->sampler, &sampler, r->e.model->hp.n_vocab,
                               ttx_session_n_ctx(r->session), err);
@@ -188,19 +179,18 @@ static int open_generator(run_state *r, ttx_err *err) {
 static void describe(run_state *r) {
     ttx_session_memory m = ttx_session_memory_used(r->session);
     static const char *const modes[] = {"mmap", "mlock", "none"};
-    say(r, "%s: %s, %.1f MiB of weights; %s kernels, %d threads, context %u", gguf_path(r->e.file),
-        r->e.model->arch->name, (double)ttx_model_bytes(r->e.model) / (1 << 20),
-        ttx_isa_name(r->e.rt.isa), ttx_pool_threads(r->e.rt.pool), ttx_session_n_ctx(r->session));
+    ttx_note("%s: %s, %.1f MiB of weights; %s kernels, %d threads, context %u",
+             gguf_path(r->e.file), r->e.model->arch->name,
+             (double)ttx_model_bytes(r->e.model) / (1 << 20), ttx_isa_name(r->e.rt.isa),
+             ttx_pool_threads(r->e.rt.pool), ttx_session_n_ctx(r->session));
     if (r->set->engine.verbose)
-        say(r, "memory: weights %s; KV cache %.1f MiB, buffers %.1f MiB, scratch %.1f MiB",
-            modes[ttx_residency_mode(r->e.rt.residency)], (double)m.kv / (1 << 20),
-            (double)m.buffers / (1 << 20), (double)m.scratch / (1 << 20));
+        ttx_note("memory: weights %s; KV cache %.1f MiB, buffers %.1f MiB, scratch %.1f MiB",
+                 modes[ttx_residency_mode(r->e.rt.residency)], (double)m.kv / (1 << 20),
+                 (double)m.buffers / (1 << 20), (double)m.scratch / (1 << 20));
 }
 
 static int open_all(run_state *r, ttx_err *err) {
     const settings *set = r->set;
-    if (set->log_file && !(r->log = fopen(set->log_file, "ae")))
-        return ttx_fail(err, TTX_E_RUNTIME, "%s: cannot open: %s", set->log_file, strerror(errno));
     int rc = ttx_engine_open(&r->e, &set->engine, err);
     if (!rc) rc = ttx_tokenizer_load(&r->tok, r->e.file, err);
     if (!rc && set->chat) rc = ttx_chat_detect(&r->chat, r->e.file, err);
@@ -231,9 +221,9 @@ static const char *stop_name(ttx_stop stop) {
 static void summarise(run_state *r) {
     const ttx_gen_stats *g = &r->gen.stats;
     if (g->stop == TTX_STOP_CONTEXT)
-        say(r, "the context of %u tokens is full; choose a larger -c",
-            ttx_session_n_ctx(r->session));
-    say(r,
+        ttx_note("the context of %u tokens is full; choose a larger -c",
+                 ttx_session_n_ctx(r->session));
+    ttx_note(
         "load %.3f s | prompt %zu tokens, %.2f t/s | decode %zu tokens, %.2f t/s | peak memory "
         "%.1f MiB",
         r->e.load_s, g->prompt_n, per_second(g->prompt_n, g->prompt_s), g->decode_n,
@@ -315,7 +305,8 @@ static int run(const void *arg, ttx_err *err) {
     run_state r = {.set = set, .first_turn = true};
     char *prompt = NULL;
     size_t n = 0;
-    int rc = read_prompt(set, &prompt, &n, err);
+    int rc = set->log_file ? ttx_note_log_to(set->log_file, err) : TTX_OK;
+    if (!rc) rc = read_prompts(&r, &prompt, &n, err);
     if (!rc && !n && !set->interactive)
         rc = ttx_fail(err, TTX_E_USAGE,
                       "prompt: expected text, found none (give -p TEXT, -f FILE or -i)");
@@ -334,7 +325,7 @@ static int run(const void *arg, ttx_err *err) {
     rc = ttx_engine_finish(&r.e, rc, err);
     ttx_engine_close(&r.e);
     if (r.json.f) ttx_outfile_close(&r.json, rc, err);
-    if (r.log) fclose(r.log);
+    free(r.system);
     free(prompt);
     return rc;
 }
@@ -344,7 +335,7 @@ static void defaults(void *arg) {
     ttx_engine_args_defaults(&s->engine);
     s->sampler = ttx_sampler_default_settings();
     s->n_predict = -1;
-    s->seed = -1;
+    s->seed = RANDOM_SEED;
     s->n_batch = 2048;
     s->escape = true;
 }
@@ -354,7 +345,8 @@ static const ttx_opt options[] = {
     TTX_OPT_MODEL,
     {"-p, --prompt", OPT_STR, RUN(prompt), "TEXT", "what to continue", .group = "Prompt"},
     {"-f, --file", OPT_STR, RUN(file), "FILE", "read the prompt from a file"},
-    {"-e, --escape", OPT_FLAG, RUN(escape), .help = "process \\n, \\t, \\xHH ... in the prompt"},
+    {"-e, --escape", OPT_FLAG, RUN(escape),
+     .help = "process \\n, \\t, \\xHH ... in -p, -f and -sys; never in typed turns"},
     {"--no-escape", OPT_UNFLAG, RUN(escape), .help = "take the prompt as it is"},
     {"--chat", OPT_FLAG, RUN(chat), .help = "put the prompt into the model's chat format"},
     {"-sys, --system-prompt", OPT_STR, RUN(system), "TEXT", "system message, with --chat"},
@@ -363,8 +355,9 @@ static const ttx_opt options[] = {
     {"-n, --predict, --n-predict", OPT_INT, RUN(n_predict), "N", "tokens to generate", .min = -1,
      .max = INT32_MAX, .shown_default = "until the model or the context ends",
      .group = "Generation"},
-    {"-s, --seed", OPT_INT, RUN(seed), "N", "seed of the random draws", .min = -1, .max = INT32_MAX,
-     .shown_default = "random"},
+    {"-s, --seed", OPT_U32, RUN(seed), "N",
+     "seed of the random draws, up to 4294967294; -1 (or 4294967295): another one each time",
+     .min = -1, .max = UINT32_MAX, .shown_default = "-1"},
     {"--temp", OPT_FLOAT, RUN(sampler.temp), "T", "temperature; 0 takes the most probable token",
      .min = -1e6, .max = 1e6},
     {"--top-k", OPT_INT, RUN(sampler.top_k), "K", "draw from the K best; 0: from all", .min = -1,
@@ -383,7 +376,7 @@ static const ttx_opt options[] = {
     TTX_OPTS_ENGINE,
     {"--json", OPT_STR, RUN(json), "FILE", "write the summary as JSON", .group = "Output"},
     {"--log-file", OPT_STR, RUN(log_file), "FILE",
-     "append what the run says of itself on stderr to a file"},
+     "append everything that the run says on stderr to a file"},
     {"-ngl, --gpu-layers, --n-gpu-layers", OPT_IGNORED1, .arg = "N", .help = "there is no GPU here",
      .group = "Accepted for llama.cpp command lines, without effect"},
     {"-ot, --override-tensor", OPT_IGNORED1, .arg = "PATTERN", .help = "no tensor is moved"},

@@ -6,7 +6,6 @@
 #include "outfile.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -14,15 +13,6 @@
 void ttx_engine_args_defaults(ttx_engine_args *a) {
     *a = (ttx_engine_args){.n_ctx = TTX_CTX_DEFAULT,
                            .n_ubatch = ttx_session_default_settings().n_ubatch};
-}
-
-void ttx_note(const char *format, ...) {
-    va_list ap;
-    va_start(ap, format);
-    fputs("ttx: ", stderr);
-    vfprintf(stderr, format, ap);
-    fputc('\n', stderr);
-    va_end(ap);
 }
 
 static void warn(void *ctx, const char *line) {
@@ -99,9 +89,12 @@ static int open_stats(ttx_engine *e, const ttx_engine_args *a, ttx_err *err) {
 static int write_stats(ttx_engine *e, int rc, ttx_err *err) {
     if (!e->stats || rc) return rc;
     if (strcmp(e->stats_to, "-") == 0) {
-        ttx_expert_stats_print(e->stats, stderr);
-        if (env_is_set("TTX_EXPERT_TRACE_PER_LAYER"))
-            ttx_expert_stats_print_layers(e->stats, stderr);
+        FILE *to[] = {stderr, ttx_note_log()};
+        for (int i = 0; i < 2 && to[i]; i++) {
+            ttx_expert_stats_print(e->stats, to[i]);
+            if (env_is_set("TTX_EXPERT_TRACE_PER_LAYER"))
+                ttx_expert_stats_print_layers(e->stats, to[i]);
+        }
         return rc;
     }
     ttx_outfile out;

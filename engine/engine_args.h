@@ -6,6 +6,7 @@
 
 #include "expert_stats.h"
 #include "model.h"
+#include "note.h"
 #include "route_file.h"
 #include "opt.h"
 #include "runtime.h"
@@ -60,6 +61,11 @@ void ttx_engine_args_defaults(ttx_engine_args *a);
     {"--no-mmap", OPT_FLAG, TTX_ARG(no_mmap), .help = "the same as --load-mode none"}, \
     {"--isa", OPT_ENUM, TTX_ARG(isa), "LEVEL", "highest instruction set to use", \
      .choices = "auto|scalar|avx2|avx512|vnni|amx"}, \
+    TTX_OPTS_EXPERTS, \
+    {"-v, --verbose", OPT_FLAG, TTX_ARG(verbose), .help = "say more on stderr"}
+
+/* What experts are chosen, and what is written down of it. */
+#define TTX_OPTS_EXPERTS \
     {"--n-expert-used", OPT_U32, TTX_ARG(n_expert_used), "K", \
      "experts that a token uses; changes the results", .min = 1, .max = 1024, \
      .shown_default = "the model's"}, \
@@ -67,8 +73,7 @@ void ttx_engine_args_defaults(ttx_engine_args *a);
      "choose experts as a recorded run did (route_trace v1)"}, \
     {"--save-routes", OPT_STR, TTX_ARG(save_routes), "FILE", "record which experts are chosen"}, \
     {"--expert-stats", OPT_STR, TTX_ARG(expert_stats), "FILE", \
-     "write statistics of the experts as JSON; '-': print a summary on stderr"}, \
-    {"-v, --verbose", OPT_FLAG, TTX_ARG(verbose), .help = "say more on stderr"}
+     "write statistics of the experts as JSON; '-': print a summary on stderr"}
 /* clang-format on */
 
 /* A model that is ready to compute, and what it stands on. */
@@ -102,9 +107,6 @@ void ttx_engine_close(ttx_engine *e);
  * `sa_flags`: SA_RESTART, or 0 to end a read that waits. Loading and evaluation look at the flag.
  */
 const volatile sig_atomic_t *ttx_catch_interrupt(int sa_flags);
-
-/* "ttx: " and a line on stderr: for what is no error but should be known. */
-void ttx_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* The whole of a file (or of /dev/stdin), NUL-terminated; the caller frees. `limit`: the most bytes
  * that make sense. Errors: TTX_E_RUNTIME, TTX_E_USAGE (larger). */

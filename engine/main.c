@@ -4,6 +4,7 @@
  * ("ttx: ...", one line on stderr), and the exit code is the error's code: 0 done, 1 runtime error,
  * 2 usage, 3 bad model file, 130 interrupted.
  */
+#include "note.h"
 #include "opt.h"
 
 #include <errno.h>
@@ -113,7 +114,7 @@ static int run_builtin(const ttx_command *builtin, const char *topic, ttx_err *e
 }
 
 static void print_note(const char *line) {
-    fprintf(stderr, "ttx: %s\n", line);
+    ttx_note("%s", line);
 }
 
 static int run_command(const ttx_command *cmd, int argc, char **argv, ttx_err *err) {
@@ -155,6 +156,6 @@ int main(int argc, char **argv) {
     /* A full disk shows at the last write. */
     if ((fflush(stdout) || ferror(stdout)) && !code)
         code = ttx_fail(&err, TTX_E_RUNTIME, "standard output: cannot write: %s", strerror(errno));
-    if (err.msg[0]) fprintf(stderr, "ttx: %s\n", err.msg);
+    if (err.msg[0]) ttx_note("%s", err.msg);
     return code;
 }

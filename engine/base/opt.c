@@ -282,7 +282,7 @@ static int store(const ttx_opt *o, const char *text, void *settings, ttx_err *er
         if (!code) *(int32_t *)field = (int32_t)whole;
         break;
     case OPT_U32:
-        code = parse_whole(o, text, 0, UINT32_MAX, &whole, err);
+        code = parse_whole(o, text, o->min < 0 ? -1 : 0, UINT32_MAX, &whole, err);
         if (!code) *(uint32_t *)field = (uint32_t)whole;
         break;
     case OPT_FLOAT: code = parse_float(o, text, field, err); break;

@@ -22,7 +22,7 @@ typedef enum ttx_opt_kind {
     OPT_FLAG,    /* bool: sets true */
     OPT_UNFLAG,  /* bool: sets false ("--no-escape") */
     OPT_INT,     /* int32_t, within [min, max] */
-    OPT_U32,     /* uint32_t, within [min, max] */
+    OPT_U32,     /* uint32_t, within [min, max]; with a min of -1, -1 is UINT32_MAX */
     OPT_FLOAT,   /* float, within [min, max] */
     OPT_STR,     /* const char *: borrowed from argv */
     OPT_SIZE,    /* uint64_t bytes: 512M, 3G (binary), 3GB (decimal), 1048576 */

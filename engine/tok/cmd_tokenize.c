@@ -3,7 +3,7 @@
  * Text is taken as it is, whatever its bytes: no escapes, no line ends added or removed. Needs only
  * the header of a model file, so that vocabulary-only files will do.
  */
-#include "opt.h"
+#include "engine_args.h"
 #include "tokenizer.h"
 
 #include <cjson/cJSON.h>
@@ -15,6 +15,8 @@ typedef struct settings {
     const char *model, *prompt, *file, *lines;
     bool ids, add_special, parse_special, detokenize;
 } settings;
+
+#define MAX_TEXT (1ull << 30)
 
 static void defaults(void *p) {
     settings *s = p;
@@ -41,32 +43,6 @@ static const ttx_opt options[] = {
     {.kind = OPT_END}};
 
 /* ---- input ---- */
-
-/* All of a file, NUL-terminated; the caller frees *data, also after an error. */
-static int read_file(const char *path, char **data, size_t *n, ttx_err *err) {
-    FILE *f = fopen(path, "rb");
-    if (!f) return ttx_fail(err, TTX_E_RUNTIME, "%s: cannot open: %s", path, strerror(errno));
-    size_t cap = 0, got;
-    int code = TTX_OK;
-    do {
-        if (cap - *n < 65536) {
-            cap = cap ? 2 * cap : 1 << 17;
-            char *grown = realloc(*data, cap);
-            if (!grown) {
-                code = ttx_fail_nomem(err, "the text", cap);
-                break;
-            }
-            *data = grown;
-        }
-        got = fread(*data + *n, 1, cap - *n - 1, f);
-        *n += got;
-    } while (got > 0);
-    if (!code && ferror(f))
-        code = ttx_fail(err, TTX_E_RUNTIME, "%s: cannot read: %s", path, strerror(errno));
-    if (!code) (*data)[*n] = '\0';
-    fclose(f);
-    return code;
-}
 
 /* Ids out of "[1, 2, 3]" or "1 2 3"; the caller frees *ids, also after an error. */
 static int parse_ids(const ttx_tokenizer *t, const char *text, int32_t **ids, size_t *n,
@@ -139,28 +115,31 @@ static int tokenize_one(const settings *s, const ttx_tokenizer *t, const char *t
     return code;
 }
 
-static int tokenize_lines(const settings *s, const ttx_tokenizer *t, const char *json, size_t n,
-                          ttx_err *err) {
+/* Is this an array of strings? Asked before anything is printed. */
+static int check_lines(const settings *s, const cJSON *root, const char *json, ttx_err *err) {
+    if (!cJSON_IsArray(root))
+        return ttx_fail(err, TTX_E_USAGE, "%s: expected a JSON array of strings", s->lines);
     if (strstr(json, "\\u0000"))
         return ttx_fail(err, TTX_E_USAGE, "%s: NUL characters in strings are not supported",
                         s->lines);
+    for (const cJSON *item = root->child; item; item = item->next)
+        if (!cJSON_IsString(item))
+            return ttx_fail(err, TTX_E_USAGE, "%s: expected strings only", s->lines);
+    return TTX_OK;
+}
+
+static int tokenize_lines(const settings *s, const ttx_tokenizer *t, const char *json, size_t n,
+                          ttx_err *err) {
     cJSON *root = cJSON_ParseWithLength(json, n);
-    int code = TTX_OK;
-    if (!cJSON_IsArray(root))
-        code = ttx_fail(err, TTX_E_USAGE, "%s: expected a JSON array of strings", s->lines);
+    int code = check_lines(s, root, json, err);
     settings one = *s;
     one.ids = false;
-    putchar('[');
-    const cJSON *item = code ? NULL : root->child;
-    for (; item && !code; item = item->next) {
-        if (!cJSON_IsString(item)) {
-            code = ttx_fail(err, TTX_E_USAGE, "%s: expected strings only", s->lines);
-            break;
-        }
+    if (!code) putchar('[');
+    for (const cJSON *item = code ? NULL : root->child; item && !code; item = item->next) {
         code = tokenize_one(&one, t, item->valuestring, strlen(item->valuestring), err);
         fputs(item->next ? ",\n" : "", stdout);
     }
-    puts("]");
+    if (!code) puts("]");
     cJSON_Delete(root);
     return code;
 }
@@ -199,7 +178,8 @@ static int run(const void *p, ttx_err *err) {
         return ttx_fail(err, TTX_E_USAGE, "--detokenize takes its ids from -p or -f");
     int code = gguf_open(&f, s->model, err);
     if (!code) code = ttx_tokenizer_load(&t, f, err);
-    if (!code && !s->prompt) code = read_file(s->file ? s->file : s->lines, &data, &n, err);
+    if (!code && !s->prompt)
+        code = ttx_read_file(s->file ? s->file : s->lines, MAX_TEXT, &data, &n, err);
     if (code) goto done;
     const char *text = s->prompt ? s->prompt : data;
     if (s->prompt) n = strlen(s->prompt);
@@ -220,8 +200,11 @@ const ttx_command ttx_cmd_tokenize = {
     .name = "tokenize",
     .summary = "turn text into tokens, and back",
     .usage = "ttx tokenize -m FILE (-p TEXT | -f FILE) [options]",
-    .about = "Prints the tokens of a text, one a line: id and what it stands for. The tokens are "
-             "those that llama.cpp gives. Bytes that are not UTF-8 survive the way there and back.",
+    .about =
+        "Prints the tokens of a text, one a line: id and what it stands for. The tokens are "
+        "those that llama.cpp gives. Bytes that are not UTF-8 survive the way there and back where "
+        "the vocabulary has a token for each byte; one that lacks some (SmolLM2's has none for "
+        "0xff) drops them, as llama.cpp does. Texts are limited to 1 GiB.",
     .examples = "  # see how a model reads a text\n"
                 "  ttx tokenize -m model.gguf -p \"Hello, world\"\n"
                 "  # count the tokens of a file\n"

@@ -131,6 +131,26 @@ def quoting():
     assert db.execute("SELECT model_filename FROM ttx_bench").fetchall() == [(name,)]
 
 
+def experts():
+    """The options of ttx run that are about experts: counted is what ran."""
+    run = lambda *args: bench("-m", "moe.gguf", "--no-limits", "-r", "2", "-t", "1", "-p", "0", "-n", "3", "--no-warmup",
+                              "-o", "json", *args)
+    p = run("--expert-stats", "e.json", "--save-routes", "a.csv")
+    stats = json.loads(Path("e.json").read_text())
+    assert p.returncode == 0 and not p.stderr and stats["total_tokens"] == 6, (p, stats)
+    assert stats["total_activations"] == 6 * 2 * 2  # layers, experts
+    rows = lambda name: [line.split(",")[1:6] for line in Path(name).read_text().splitlines() if line[0] not in "#t"]
+    p = run("--n-expert-used", "3", "--save-routes", "b.csv")
+    assert p.returncode == 0 and "3 experts a token instead of the model's 2" in p.stderr, p
+    assert len(rows("b.csv")) == len(rows("a.csv")) // 2 * 3
+    # Replayed, the first turn of the file is that of every repetition.
+    p = run("--routes", "b.csv", "--save-routes", "c.csv")
+    first, n = rows("b.csv"), len(rows("b.csv")) // 2
+    assert p.returncode == 0 and rows("c.csv") == first[:n] * 2 and first[:n] != first[n:], p
+    p = run("--routes", "none.csv")
+    assert p.returncode == 1 and "none.csv: cannot open" in p.stderr, p
+
+
 def refused():
     numbers = "expected numbers from {} and ranges such as 512,1024 or 1-8*2, found '{}'"
     cases = [
@@ -155,8 +175,14 @@ def refused():
     for args, message in cases:
         p = bench("-m", "t.gguf", "--no-limits", *args)
         assert p.returncode == 2 and p.stderr == f"ttx: {message}\n" and not p.stdout, (args, p)
-    p = bench("-m", "none.gguf", "--no-limits", "-o", "json")
-    assert p.returncode == 1 and "none.gguf" in p.stderr and json.loads(p.stdout) == [], p
+    p = bench("-m", "t.gguf,none.gguf", "-o", "json", "--progress")
+    assert p.returncode == 1 and p.stderr.startswith("ttx: none.gguf: ") and not p.stdout, p
+    assert "measuring" not in p.stderr, "the machine is measured for models that are there"
+    p = bench("-m", "t.gguf,t.gguf", "--no-limits", "--save-routes", "r.csv")
+    assert p.returncode == 2 and p.stderr == ("ttx: --save-routes: expected one model, load mode and isa, found 2 "
+                                              "of them\n"), p
+    p = bench("-m", "t.gguf", "--no-limits", "-p", "2", "-n", "0", "--expert-stats", "no.json", "-o", "jsonl")
+    assert p.returncode == 2 and "expected a model with experts" in p.stderr and not os.path.exists("no.json"), p
 
 
 def interrupted():
@@ -178,7 +204,8 @@ def main():
         os.chdir(folder)
         # 96 rows of 64 in the embedding, and the sizes that `figures` counts with.
         subprocess.run([TINY_MODEL, "t.gguf", "n_ctx=2000000"], check=True)
-        for test in (lists, defaults, figures, formats, quoting, refused, interrupted):
+        subprocess.run([TINY_MODEL, "moe.gguf", "arch=mixtral"], check=True)
+        for test in (lists, defaults, figures, formats, quoting, experts, refused, interrupted):
             test()
             print(f"{test.__name__}: good", flush=True)
         os.chdir("/")

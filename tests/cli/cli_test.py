@@ -80,6 +80,8 @@ REFUSED = [
      "ttx: run: option '--temp': expects a number from -1000000 to 1000000, got 'nan'"),
     (["run", *M, "-p", "x", "--top-p=1.5"], 2,
      "ttx: run: option '--top-p': expects a number from 0 to 1, got '1.5'"),
+    (["run", *M, "-p", "x", "-s", "4294967296"], 2,
+     "ttx: run: option '-s': expects a whole number from -1 to 4294967295, got '4294967296'"),
     (["run", *M, "-p", "x", "-ctk", "q4_0"], 2,
      "ttx: run: option '-ctk': expects one of f16|f32|q8_0, got 'q4_0'"),
     (["run", *M, "-p", "x", "-lm", "disk"], 2,
@@ -117,6 +119,8 @@ REFUSED = [
     (["plan", "-m", "none.gguf"], 1, "ttx: none.gguf: No such file or directory"),
     (["tokenize", *M], 2, "ttx: tokenize: expects one of -p, -f and --lines-json"),
     (["tokenize", *M, "-f", "none"], 1, "ttx: none: cannot open: No such file or directory"),
+    (["tokenize", *M, "-f", "/dev/zero"], 2, "ttx: /dev/zero: expected at most 1073741824 bytes, found more"),
+    (["tokenize", *M, "--lines-json", "mixed"], 2, "ttx: mixed: expected strings only"),
     (["tokenize", *M, "--detokenize", "-p", "1 x"], 2, "ttx: --detokenize: expected token ids, found 'x'"),
     (["tokenize", *M, "--detokenize", "-p", "320"], 2, "ttx: --detokenize: expected ids below 320, found 320"),
 ]
@@ -200,6 +204,10 @@ def test_sampling():
     assert runs[0] == runs[1] != runs[2]
     free = {good("run", *M, "-p", "a", "-n", 40, "--ignore-eos").stdout for _ in range(3)}
     assert len(free) == 3  # the seed is random by itself
+    large = [good("run", *M, "-p", "a", "-n", 40, "-s", s, "--ignore-eos").stdout for s in (4294967294, 4294967294, 7)]
+    assert large[0] == large[1] != large[2] == runs[0]
+    free = {good("run", *M, "-p", "a", "-n", 40, "-s", s, "--ignore-eos").stdout for s in (-1, 4294967295, -1)}
+    assert len(free) == 3  # as in llama.cpp
 
 
 def test_summary():
@@ -222,6 +230,13 @@ def test_summary():
     assert len(p.stderr.splitlines()) == 3
     good("run", *M, "-p", "a", "-n", 1, "--log-file", "log")
     assert Path("log").read_bytes().startswith(p.stderr + b"ttx: ")  # appended
+    # what was noted before the file was opened, warnings of the engine, the error at the end
+    p = good("run", *M, "-p", "a", "-n", 1, "-ngl", 9, "-c", 300, "--log-file", "notes")
+    assert len(p.stderr.splitlines()) == 4 and Path("notes").read_bytes() == p.stderr, p.stderr
+    p = ttx("run", *M, "-p", "abcdefghij", "-c", 8, "--log-file", "failed")
+    assert p.returncode == 2 and Path("failed").read_bytes() == p.stderr and b"choose a larger -c" in p.stderr
+    p = good("run", "-m", "moe.gguf", "-p", "a", "-n", 2, "--expert-stats", "-", "--log-file", "stats")
+    assert b"experts" in p.stderr and Path("stats").read_bytes() == p.stderr
     p = good("run", *M, "-p", "a", "-n", 1, "--json", "-")
     assert json.loads(p.stdout[p.stdout.rindex(b"\n{") if b"\n{" in p.stdout else p.stdout.index(b"{"):])["decode_n"] == 0
     p = good("run", *M, "-p", "a", "-n", 0, "--json", "zero.json")
@@ -252,6 +267,14 @@ def test_end_of_text():
     assert False, "no run came to its end"
 
 
+def test_system():
+    """Escapes in -sys, as in -p."""
+    def n_of(text, *more):
+        good("run", "-m", "chat.gguf", "--chat", "-p", "a", "-n", 1, "-sys", text, "--json", "s.json", *more)
+        return json.loads(Path("s.json").read_text())["prompt_n"]
+    assert n_of("a\\tb") == n_of("a\tb") == n_of("a\tb", "--no-escape") < n_of("a\\tb", "--no-escape")
+
+
 def test_interactive():
     p = good("run", *M, "-i", "-n", 4, "--temp", 0, "--ignore-eos", "--json", "i.json",
              stdin=b"the\n\nhand of\r\n")
@@ -261,6 +284,10 @@ def test_interactive():
     first = good("run", *M, "-p", "the", "-n", 4, "--temp", 0, "--ignore-eos").stdout
     assert p.stdout.startswith(first) and len(p.stdout) > len(first)
     assert good("run", *M, "-i", stdin=b"").stdout == b""
+    good("run", *M, "-i", "-n", 1, "--json", "i.json", stdin=b"a\\tb\n")  # typed: never unescaped
+    typed = json.loads(Path("i.json").read_text())["prompt_n"]
+    good("run", *M, "-p", "a\\tb", "--no-escape", "-n", 1, "--json", "i.json")
+    assert typed == json.loads(Path("i.json").read_text())["prompt_n"]
     p = good("run", *M, "-i", "-c", 12, "--ignore-eos", stdin=b"the\nthe\n")  # ends when it is full
     assert notes(p) == ["ttx: the context of 12 tokens is full; choose a larger -c"]
 
@@ -534,6 +561,7 @@ def main():
         tiny("t.gguf", "n_ctx=256")
         tiny("other.gguf", "n_ctx=256", "seed=2")
         tiny("long.gguf", "n_ctx=200000")
+        tiny("chat.gguf", "n_ctx=256", "chat_template={{'<|im_start|>' + message['role']}}<|im_end|>")
         tiny("d24.gguf", "d_head=24", "n_rot=24")
         tiny("moe.gguf", "arch=mixtral", "n_ctx=256")
         tiny("split.gguf", "arch=mixtral", "n_ctx=256", "split_experts")
@@ -542,7 +570,7 @@ def main():
         for name, data in {"text": b"no model\n", "empty": b"", "ids": b"[1, 288, 291]",
                            "ids-high": b"[1, 2, 320]", "ids-half": b"[1, 2.5]", "ids-text": b'["a"]',
                            "ids-negative": b"[-1]", "ids-comma": b"[1,]", "ids-open": b"[1, 2",
-                           "ids-tail": b"[1]]",
+                           "ids-tail": b"[1]]", "mixed": b'["a", 1]',
                            "small.npy": npy_of(1, 1)}.items():
             Path(name).write_bytes(data)
         for name, test in tests:

@@ -64,6 +64,9 @@ def main():
         ([*model, "--lines-json", "text"], 2, "text: expected a JSON array of strings"),
     ]:
         assert run(*args, code=code) == f"ttx: {message}\n", (args, run(*args, code=code))
+    Path("lines").write_text('["a", 1]')
+    p = subprocess.run([ttx, "tokenize", *model, "--lines-json", "lines"], capture_output=True, timeout=60)
+    assert p.stdout == b"", "nothing is printed of what is refused"
     Path("lines").write_text("[1]")
     assert run(*model, "--lines-json", "lines", code=2) == "ttx: lines: expected strings only\n"
     Path("lines").write_text('["\\u0000"]')
