@@ -131,7 +131,7 @@ static cell some_cell(bool present, uint64_t v) {
 
 /* The row of a tensor, in the order of `columns`. */
 static void fill_row(cell row[N_COLUMNS], const gguf_tensor *t) {
-    ttx_role role = ttx_role_of(t->name);
+    ttx_tensor_role role = ttx_role_of(t->name);
     const ttx_dtype_info *type = ttx_dtype_get(t->type);
     uint64_t stride, n_expert = ttx_expert_slices(t, &role, &stride), end = t->offset + t->size;
     const cell cells[N_COLUMNS] = {

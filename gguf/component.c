@@ -109,8 +109,8 @@ static size_t stem_length(const char *s) {
     return n;
 }
 
-ttx_role ttx_role_of(const char *name) {
-    ttx_role r = {TTX_COMP_OTHER, "", -1, -1};
+ttx_tensor_role ttx_role_of(const char *name) {
+    ttx_tensor_role r = {TTX_COMP_OTHER, "", -1, -1};
     const char *s = skip_tower(name), *rest;
     if (strncmp(s, "blk.", 4) == 0 && (r.layer = number(s + 4, &rest)) >= 0) s = rest;
     size_t n = stem_length(s);
@@ -134,7 +134,7 @@ ttx_role ttx_role_of(const char *name) {
     return r;
 }
 
-uint64_t ttx_expert_slices(const gguf_tensor *t, const ttx_role *role, uint64_t *stride) {
+uint64_t ttx_expert_slices(const gguf_tensor *t, const ttx_tensor_role *role, uint64_t *stride) {
     *stride = 0;
     if (role->component != TTX_COMP_EXPERT) return 0;
     uint64_t n = role->expert >= 0 ? 1 : t->ne[t->n_dims - 1];

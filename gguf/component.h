@@ -24,18 +24,18 @@ typedef enum ttx_component {
 /* "embedding", "attention" ... */
 const char *ttx_component_name(ttx_component c);
 
-typedef struct ttx_role {
+typedef struct ttx_tensor_role {
     ttx_component component;
     const char *proj; /* "q", "k", "v", "qkv", "o", "gate", "up", "down" ...; "" if it is none */
     int32_t layer;    /* -1: of no layer */
     int32_t expert;   /* of a tensor that is one expert ("ffn_up.3"); otherwise -1 */
-} ttx_role;
+} ttx_tensor_role;
 
 /* Never fails: an unknown name is TTX_COMP_OTHER. */
-ttx_role ttx_role_of(const char *name);
+ttx_tensor_role ttx_role_of(const char *name);
 
 /* Experts in a tensor, and in *stride the bytes of each, one after the other from its offset: the
  * last dimension of merged tensors, 1 for a tensor that is one expert; 0 if it holds no experts. */
-uint64_t ttx_expert_slices(const gguf_tensor *t, const ttx_role *role, uint64_t *stride);
+uint64_t ttx_expert_slices(const gguf_tensor *t, const ttx_tensor_role *role, uint64_t *stride);
 
 #endif

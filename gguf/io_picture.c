@@ -47,7 +47,7 @@ static io_slices *slices_kind(io_picture *pic, const char *proj, const char *typ
     return s;
 }
 
-static void count_slices(io_picture *pic, const gguf_tensor *t, const ttx_role *role, uint64_t n,
+static void count_slices(io_picture *pic, const gguf_tensor *t, const ttx_tensor_role *role, uint64_t n,
                          uint64_t stride) {
     io_slices *s = slices_kind(pic, role->proj, ttx_dtype_get(t->type)->name, stride);
     /* Places on the page repeat with this period, so that no count costs more than 4096 steps. */
@@ -78,7 +78,7 @@ static uint64_t row_bytes(const gguf_tensor *t) {
     return ttx_dtype_bytes(t->type, t->ne[0]);
 }
 
-static void count_expert(io_picture *pic, walk *w, const gguf_tensor *t, const ttx_role *role) {
+static void count_expert(io_picture *pic, walk *w, const gguf_tensor *t, const ttx_tensor_role *role) {
     uint64_t stride, n = ttx_expert_slices(t, role, &stride);
     if (!n) { /* no slices to choose from */
         pic->comp[TTX_COMP_EXPERT].token_bytes += t->size;
@@ -95,7 +95,7 @@ static void count_expert(io_picture *pic, walk *w, const gguf_tensor *t, const t
 }
 
 static void count_tensor(io_picture *pic, walk *w, const gguf_tensor *t) {
-    ttx_role role = ttx_role_of(t->name);
+    ttx_tensor_role role = ttx_role_of(t->name);
     io_component *c = &pic->comp[role.component];
     c->n_tensors++;
     c->bytes += t->size;
