@@ -245,7 +245,7 @@ static void test_roles(void) {
         {".", TTX_COMP_OTHER, "", -1, -1},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        ttx_role r = ttx_role_of(rows[i].name);
+        ttx_tensor_role r = ttx_role_of(rows[i].name);
         bool same = r.component == rows[i].component && strcmp(r.proj, rows[i].proj) == 0 &&
                     r.layer == rows[i].layer && r.expert == rows[i].expert;
         if (!same)
