@@ -12,6 +12,7 @@
 
 #include "err.h"
 #include "plan.h"
+#include "record.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -33,20 +34,11 @@ typedef enum ttx_load_mode {
     TTX_LOAD_NONE   /* no mapping: the file is read into memory of our own */
 } ttx_load_mode;
 
-/* Where the bytes of an acquire were found. */
-typedef enum ttx_residency_state {
-    TTX_RES_UNKNOWN,    /* in the page cache, or not: the system knows */
-    TTX_RES_RESIDENT,   /* in memory since an earlier use */
-    TTX_RES_PREFETCHED, /* read ahead, and there in time */
-    TTX_RES_LATE,       /* read ahead, but had to be waited for */
-    TTX_RES_MISSED      /* read when it was asked for */
-} ttx_residency_state;
-
 /* What an acquire hands out. */
 typedef struct ttx_lease {
     const uint8_t *p;
-    ttx_residency_state state;
-    uint64_t wait_ns; /* of the acquire, for bytes that were not there yet */
+    ttx_residency_state state; /* where the bytes were found */
+    uint64_t wait_ns;          /* of the acquire, for bytes that were not there yet */
 } ttx_lease;
 
 typedef struct ttx_residency_settings {

@@ -24,7 +24,7 @@ const char *ttx_qkv_name(uint32_t qkv) {
     return NAME(names, qkv);
 }
 
-const char *ttx_resident_name(uint32_t residency) {
+const char *ttx_residency_name(uint32_t residency) {
     static const char *const names[TTX_RES_COUNT] = {"", "resident", "prefetched", "late",
                                                      "missed"};
     return NAME(names, residency);

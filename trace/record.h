@@ -40,14 +40,14 @@ typedef enum ttx_qkv {
 } ttx_qkv;
 
 /* Where the bytes were when they were asked for. */
-typedef enum ttx_resident {
-    TTX_RES_UNKNOWN,
-    TTX_RES_RESIDENT,   /* in memory, and not because of a read ahead */
+typedef enum ttx_residency_state {
+    TTX_RES_UNKNOWN,    /* in the page cache, or not: the system knows */
+    TTX_RES_RESIDENT,   /* in memory since an earlier use */
     TTX_RES_PREFETCHED, /* read ahead, and there in time */
-    TTX_RES_LATE,       /* read ahead, but waited for */
-    TTX_RES_MISSED,     /* not in memory, and nobody had asked for them */
+    TTX_RES_LATE,       /* read ahead, but had to be waited for */
+    TTX_RES_MISSED,     /* read when it was asked for */
     TTX_RES_COUNT
-} ttx_resident;
+} ttx_residency_state;
 
 /* operation_type of an IO record: why it was read. */
 typedef enum ttx_io_cause {
@@ -105,7 +105,7 @@ typedef struct ttx_record {
     uint8_t phase;          /* ttx_phase */
     uint8_t qkv_type;       /* ttx_qkv */
     uint8_t expert_rank;    /* 0: chosen first; of a query head in attention: its KV head */
-    uint8_t residency;      /* ttx_resident */
+    uint8_t residency;      /* ttx_residency_state */
     uint8_t shard;
     uint8_t flags; /* TTX_RECF_ */
 } ttx_record;
@@ -118,7 +118,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "records are little-en
 const char *ttx_rec_kind_name(uint32_t kind);
 const char *ttx_phase_name(uint32_t phase);
 const char *ttx_qkv_name(uint32_t qkv);
-const char *ttx_resident_name(uint32_t residency);
+const char *ttx_residency_name(uint32_t residency);
 /* By kind: the operation, the cause of a read, the type of a fault. */
 const char *ttx_rec_op_name(uint32_t kind, uint32_t op);
 
