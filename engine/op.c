@@ -262,7 +262,20 @@ static size_t thread_scratch(const ttx_model *m) {
 }
 
 /* Sizes of the pieces, in the order of allocation. */
-enum { P_Q8, P_D, P_SUM, P_OPERANDS, P_JOBS, P_SCRATCH, P_PARTS, P_START, P_END, P_SINKS, P_COUNT };
+enum {
+    P_Q8,
+    P_D,
+    P_SUM,
+    P_PANEL,
+    P_OPERANDS,
+    P_JOBS,
+    P_SCRATCH,
+    P_PARTS,
+    P_START,
+    P_END,
+    P_SINKS,
+    P_COUNT
+};
 
 static void piece_sizes(const ttx_model *m, const ttx_op_limits *lim, size_t size[P_COUNT]) {
     const ttx_hparams *hp = &m->hp;
@@ -274,6 +287,7 @@ static void piece_sizes(const ttx_model *m, const ttx_op_limits *lim, size_t siz
     size[P_Q8] = columns * k;
     size[P_D] = columns * ((k + 31) / 32) * sizeof(float);
     size[P_SUM] = columns * ((k + 15) / 16) * sizeof(int16_t);
+    size[P_PANEL] = ttx_panel_bytes((int64_t)((k + 31) / 32 * 32), (int64_t)columns);
     size[P_OPERANDS] = operands * sizeof(operand);
     size[P_JOBS] = OP_MAX_JOBS * sizeof(mm_job);
     size[P_SCRATCH] = (size_t)lim->n_threads * thread_scratch(m);
@@ -309,6 +323,7 @@ int ttx_op_open(ttx_op_state **out, const ttx_model *m, const ttx_op_limits *lim
     op->act.q8 = p[P_Q8];
     op->act.d = p[P_D];
     op->act.sum = p[P_SUM];
+    op->act.panel = p[P_PANEL];
     op->operands = p[P_OPERANDS];
     op->jobs = p[P_JOBS];
     op->scratch = p[P_SCRATCH];

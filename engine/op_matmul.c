@@ -25,6 +25,12 @@ static void quant_columns(void *ctx, int64_t begin, int64_t end, int worker) {
     c->k->act_q8(c->act, begin, end);
 }
 
+static void quant_panels(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    const struct quant_ctx *c = ctx;
+    c->k->act_panel(c->act, begin, end);
+}
+
 int op_act_form(const ttx_step *s, const ttx_weight *w) {
     return s->plan ? 0 : s->rt->kernels->act_form[s->cls][w->type];
 }
@@ -42,6 +48,11 @@ const ttx_act *op_prepare_act(ttx_step *s, ttx_buf x, int64_t n_cols, int forms)
         struct quant_ctx ctx = {s->rt->kernels, &op->act};
         op_rows(s, n_cols, x.dim, quant_columns, &ctx);
         op->act_forms |= TTX_ACT_Q8;
+    }
+    if ((forms & TTX_ACT_PANEL) && !(op->act_forms & TTX_ACT_PANEL)) {
+        struct quant_ctx ctx = {s->rt->kernels, &op->act};
+        op_rows(s, ttx_panel_count(n_cols), x.dim * TTX_PANEL_COLS, quant_panels, &ctx);
+        op->act_forms |= TTX_ACT_PANEL;
     }
     return &op->act;
 }

@@ -1,9 +1,10 @@
 /* op_moe.c -- mixture of experts: choosing, and computing the chosen.
  *
- * One token: its k experts share the input, and are computed in one round of the pool. Many tokens:
- * they are grouped by expert, so that each expert's weights are read once a step; an expert sees
- * its tokens as the columns of a product. Either way each (token, rank) has a slot for its result,
- * and the slots of a token are summed in the router's order: grouping cannot change a bit.
+ * A decoded token: its k experts share the input, and are computed in one round of the pool. A
+ * prompt's tokens: they are grouped by expert, so that each expert's weights are read once a step;
+ * an expert sees its tokens as the columns of a product. Either way each (token, rank) has a slot
+ * for its result, and the slots of a token are summed in the router's order: grouping cannot change
+ * a bit.
  *
  * Source: Shazeer et al. 2017 (arXiv 1701.06538); what each model does with scores, in models/.
  */
@@ -387,7 +388,7 @@ void op_moe(ttx_step *s, ttx_buf y, ttx_buf x, ttx_glu kind) {
         return;
     }
     struct moe_state *m = s->op->moe;
-    if (s->n == 1) {
+    if (s->n == 1 && s->cls == TTX_EXACT) {
         ttx_buf slots = {m->slots, x.dim};
         compute_experts(s, m->routes[0].expert, m->routes[0].k, x, 1, slots, kind);
     } else {

@@ -58,8 +58,34 @@ static void act_q8(const ttx_act *x, int64_t c0, int64_t c1) {
         }
 }
 
+/* One column of a panel of `width`; p points to its first four values. */
+static void panel_column(const float *x, int64_t k, uint8_t *p, size_t width) {
+    for (int64_t i = 0; i < k; i += 32, x += 32, p += TTX_PANEL_BLOCK * width) {
+        int8_t q[32];
+        int16_t sum[2];
+        float f[3];
+        quantise_block(x, q, f, sum);
+        f[1] = f[0] * (float)(sum[0] + sum[1]);
+        f[2] = f[0] * (float)sum[1];
+        __m256i v = _mm256_xor_si256(ttx_load256(q), _mm256_set1_epi8((char)128)); /* + 128 */
+        _mm256_storeu_si256((void *)q, v);
+        for (size_t j = 0; j < 8; j++) memcpy(p + 4 * j * width, q + 4 * j, 4);
+        for (size_t j = 0; j < 3; j++) memcpy(p + 4 * (8 + j) * width, &f[j], 4);
+    }
+}
+
+static void act_panel(const ttx_act *x, int64_t p0, int64_t p1) {
+    for (int64_t p = p0; p < p1; p++) {
+        ttx_panel panel = ttx_panel_get(x->n_cols, p);
+        uint8_t *to = x->panel + ttx_panel_bytes(x->k, panel.first);
+        for (int j = 0; j < panel.width; j++)
+            panel_column(x->f32 + (panel.first + j) * x->ld, x->k, to + 4 * j, (size_t)panel.width);
+    }
+}
+
 void ttx_mm_avx2_init(ttx_kernels *k) {
     k->act_q8 = act_q8;
+    k->act_panel = act_panel;
     ttx_dot_avx2_init(k);
     ttx_dot_float_avx2_init(k);
     ttx_dequant_avx2_init(k);

@@ -30,7 +30,7 @@ static void fill_avx512(ttx_kernels *k) {
 }
 
 static void fill_vnni(ttx_kernels *k) {
-    (void)k;
+    ttx_gemm_vnni_init(k);
 }
 
 typedef void (*fill_fn)(ttx_kernels *k);

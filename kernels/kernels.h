@@ -23,6 +23,8 @@
 enum {
     TTX_ACT_F32 = 1, /* x as it is: F32 [n_cols][ld] */
     TTX_ACT_Q8 = 2,  /* int8 in blocks of 32 with an F32 scale each, and block sums */
+    /* the same values, columns side by side: what a GEMM of integers reads */
+    TTX_ACT_PANEL = 8,
 };
 
 /* The activations of a matmul: n_cols columns of length k. Column c starts at
@@ -30,16 +32,45 @@ enum {
  * Q8 (k a multiple of 32): d = max|x| / 127 over the block of 32, q8 = round-half-even(x / d),
  * never -128; sum[j] = sum of q8 over 16 values (types with minima or 16-blocks need it). A block
  * whose d is below FLT_MIN is zero (d = 0, q8 = 0); one with an Inf or NaN has d = NaN, q8 = 0, so
- * that damage spreads instead of hiding. The same bits at every level. */
+ * that damage spreads instead of hiding. The same bits at every level.
+ *
+ * PANEL (k a multiple of 32) holds d, q8 and sum as Q8 would, in panels of up to TTX_PANEL_COLS
+ * columns, see ttx_panel. A panel of w columns is k/32 blocks one after the other, each:
+ *     uint8_t q[8][w][4]   q8 + 128 of values 4i .. 4i + 3
+ *     float   d[w]
+ *     float   t[w]         d * (sum of the 32 values)
+ *     float   t1[w]        d * (sum of the last 16)
+ */
 typedef struct ttx_act {
     const float *f32;
     int64_t ld; /* floats between columns of f32 */
     int8_t *q8;
     float *d;
     int16_t *sum;
+    uint8_t *panel; /* of all n_cols columns together: no part of them can be picked out */
     int64_t k;
     int64_t n_cols;
 } ttx_act;
+
+/* Bytes of a column in a block of a panel, and of the columns of length k. */
+enum { TTX_PANEL_COLS = 7, TTX_PANEL_BLOCK = 44 };
+static inline size_t ttx_panel_bytes(int64_t k, int64_t n_cols) {
+    return (size_t)n_cols * (size_t)(k / 32) * TTX_PANEL_BLOCK;
+}
+
+/* Panel p of n_cols columns has the columns [first, first + width): the columns are dealt out as
+ * evenly as possible, wider panels first. It starts ttx_panel_bytes(k, first) bytes in. */
+typedef struct ttx_panel {
+    int64_t first;
+    int width;
+} ttx_panel;
+static inline int64_t ttx_panel_count(int64_t n_cols) {
+    return (n_cols + TTX_PANEL_COLS - 1) / TTX_PANEL_COLS;
+}
+static inline ttx_panel ttx_panel_get(int64_t n_cols, int64_t p) {
+    int64_t n = ttx_panel_count(n_cols), narrow = n_cols / n, wider = n_cols % n;
+    return (ttx_panel){p * narrow + (p < wider ? p : wider), (int)(narrow + (p < wider))};
+}
 
 /* y[c*ldy + r] = sum_k W[r][k] x[c][k], for r in [0, n_rows), c in [0, x->n_cols).
  * W is n_rows rows of row_bytes bytes in the file's layout, at any alignment; k is a multiple of
@@ -100,6 +131,8 @@ struct ttx_kernels {
 
     /* Fills the Q8 planes of the columns [c0, c1) from x->f32. */
     void (*act_q8)(const ttx_act *x, int64_t c0, int64_t c1);
+    /* Fills the panels [p0, p1) from x->f32. */
+    void (*act_panel)(const ttx_act *x, int64_t p0, int64_t p1);
 
     /* y = x / sqrt(mean(x^2) + eps) * w, for one row of n; w may be NULL (no weight). y may be x.
      */

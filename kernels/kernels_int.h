@@ -14,12 +14,13 @@
 
 #include "kernels.h"
 
-/* Bytes a thread: a tile of 8 rows x 512 weights as F32. */
-enum { TTX_MM_SCRATCH = 8 * 512 * 4 };
+/* Bytes a thread: the unpacked tile of a GEMM, and the sums of its rows. */
+enum { TTX_MM_SCRATCH = 80 * 1024 + 1024 };
 
-/* Weights: matmul of both classes, dequant, act_q8. */
+/* Weights: matmul of both classes, dequant, the forms of activations. */
 void ttx_mm_scalar_init(ttx_kernels *k);
 void ttx_mm_avx2_init(ttx_kernels *k);
+void ttx_gemm_vnni_init(ttx_kernels *k);
 
 /* rms_norm, add, scale, glu, softcap, rope, kv_store. */
 void ttx_ops_scalar_init(ttx_kernels *k);

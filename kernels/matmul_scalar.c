@@ -121,6 +121,30 @@ static void act_q8(const ttx_act *x, int64_t c0, int64_t c1) {
         }
 }
 
+/* One column of a panel of `width`; p points to its first four values. */
+static void panel_column(const float *x, int64_t k, uint8_t *p, size_t width) {
+    for (int64_t i = 0; i < k; i += 32, x += 32, p += TTX_PANEL_BLOCK * width) {
+        int8_t q[32];
+        int16_t sum[2];
+        float f[3];
+        quantise_block(x, q, f, sum);
+        f[1] = f[0] * (float)(sum[0] + sum[1]);
+        f[2] = f[0] * (float)sum[1];
+        for (size_t j = 0; j < 32; j++) p[j / 4 * 4 * width + j % 4] = (uint8_t)(q[j] + 128);
+        for (size_t j = 0; j < 3; j++) memcpy(p + (8 + j) * 4 * width, &f[j], 4);
+    }
+}
+
+static void act_panel(const ttx_act *x, int64_t p0, int64_t p1) {
+    for (int64_t p = p0; p < p1; p++) {
+        ttx_panel panel = ttx_panel_get(x->n_cols, p);
+        for (int j = 0; j < panel.width; j++)
+            panel_column(x->f32 + (panel.first + j) * x->ld, x->k,
+                         x->panel + ttx_panel_bytes(x->k, panel.first) + 4 * j,
+                         (size_t)panel.width);
+    }
+}
+
 /* One function a type and job, for tables whose entries do not know their type. */
 #define QUANTISED(X) \
     X(Q4_0)          \
@@ -168,4 +192,5 @@ void ttx_mm_scalar_init(ttx_kernels *k) {
     FLOAT_ENTRIES(f16, F16)
     FLOAT_ENTRIES(bf16, BF16)
     k->act_q8 = act_q8;
+    k->act_panel = act_panel;
 }

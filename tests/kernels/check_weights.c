@@ -117,6 +117,12 @@ static void check_dequant(check *c, const type_facts *t) {
     }
 }
 
+/* The quantised forms of x, of the scalar level. */
+static void fill_forms(check *c, ttx_act *x) {
+    c->ref->act_q8(x, 0, x->n_cols);
+    c->ref->act_panel(x, 0, ttx_panel_count(x->n_cols));
+}
+
 /* Columns of activations with their Q8 form (of the scalar level) if k allows it. */
 static void random_act(check *c, ttx_act *x, int64_t k, int64_t n_cols, kind kind) {
     int64_t ld = k + rnd_below(c, 3);
@@ -129,7 +135,8 @@ static void random_act(check *c, ttx_act *x, int64_t k, int64_t n_cols, kind kin
     x->q8 = fenced(c, (size_t)(k * n_cols));
     x->d = fenced_f32(c, k / 32 * n_cols);
     x->sum = fenced(c, (size_t)(k / 16 * n_cols) * sizeof *x->sum);
-    c->ref->act_q8(x, 0, n_cols);
+    x->panel = fenced(c, ttx_panel_bytes(k, n_cols));
+    fill_forms(c, x);
 }
 
 static void same_planes(check *c, const ttx_act *a, const ttx_act *b) {
@@ -170,6 +177,47 @@ static void near_halves(check *c, float *f) {
     }
 }
 
+/* Column j of a panel, as its contract says. */
+static void panel_holds(check *c, const ttx_act *x, ttx_panel panel, int j) {
+    int64_t col = panel.first + j;
+    const uint8_t *p = x->panel + ttx_panel_bytes(x->k, panel.first);
+    for (int64_t b = 0; b < x->k / 32; b++, p += TTX_PANEL_BLOCK * panel.width) {
+        const int8_t *q = x->q8 + col * x->k + 32 * b;
+        const int16_t *sum = x->sum + (col * x->k + 32 * b) / 16;
+        float d = x->d[col * x->k / 32 + b], got[3];
+        float want[3] = {d, d * (float)(sum[0] + sum[1]), d * (float)sum[1]};
+        for (int i = 0; i < 3; i++) memcpy(&got[i], p + (8 + i) * 4 * panel.width + 4 * j, 4);
+        expect_same(c, "d, t, t1", got, want, 3);
+        for (int i = 0; i < 32; i++)
+            if (p[i / 4 * 4 * panel.width + 4 * j + i % 4] - 128 != q[i])
+                fail(c, "column %d, value %d", (int)col, (int)(32 * b + i));
+    }
+}
+
+/* Panels against the planes of Q8, at every width. */
+static void check_act_panel(check *c) {
+    if (!begin(c, "act_panel") || !present(c, c->k->act_panel != NULL)) return;
+    for (int round = 0; round < 40; round++) {
+        int64_t k = 32 * (1 + rnd_below(c, 9)), n = 1 + rnd_below(c, 3 * TTX_PANEL_COLS);
+        ttx_act x;
+        random_act(c, &x, k, n, TYPICAL);
+        ((float *)x.f32)[rnd_below(c, (int)k)] = rnd_below(c, 2) ? NAN : 0x1p-149f;
+        c->ref->act_q8(&x, 0, n);
+        int64_t n_panel = ttx_panel_count(n), cut = rnd_below(c, (int)n_panel + 1), seen = 0;
+        c->k->act_panel(&x, cut, n_panel);
+        c->k->act_panel(&x, 0, cut);
+        for (int64_t p = 0; p < n_panel; p++) {
+            ttx_panel panel = ttx_panel_get(n, p);
+            if (panel.first != seen || panel.width < 1 || panel.width > TTX_PANEL_COLS)
+                fail(c, "panel %d of %d columns", (int)p, (int)n);
+            seen += panel.width;
+            for (int j = 0; j < panel.width; j++) panel_holds(c, &x, panel, j);
+        }
+        if (seen != n) fail(c, "panels hold %d of %d columns", (int)seen, (int)n);
+        release(c);
+    }
+}
+
 static void check_act_q8(check *c) {
     if (!begin(c, "act_q8") || !present(c, c->k->act_q8 != NULL)) return;
     for (int round = 0; round < 60; round++) {
@@ -205,7 +253,7 @@ static void check_act_q8(check *c) {
 static void expected(check *c, const type_facts *t, const ttx_mm *m, ttx_class class, double *want,
                      double *tol) {
     const ttx_act *x = m->x;
-    bool q8 = c->k->act_form[class][t->type] == TTX_ACT_Q8;
+    bool q8 = c->k->act_form[class][t->type] != TTX_ACT_F32;
     double *w = calloc((size_t)m->k * 2, sizeof *w), *mag = w + m->k;
     for (int64_t r = 0; r < m->n_rows; r++) {
         double_weights(t, w, mag, m->w + (size_t)r * m->row_bytes, m->k);
@@ -237,6 +285,8 @@ static void check_parts(check *c, const ttx_mm *m, ttx_matmul_fn fn, void *scrat
             x.q8 += c0 * x.k;
             x.d += c0 * x.k / 32;
             x.sum += c0 * x.k / 16;
+            x.panel = fenced(c, ttx_panel_bytes(x.k, x.n_cols));
+            c->ref->act_panel(&x, 0, ttx_panel_count(x.n_cols));
         }
         ttx_mm part = *m;
         part.x = &x;
@@ -283,7 +333,7 @@ static void check_damage(check *c, const type_facts *t, ttx_class class) {
     random_act(c, &x, K, COLS, TYPICAL);
     int bad = rnd_below(c, COLS);
     ((float *)x.f32)[bad * x.ld + rnd_below(c, K)] = NAN;
-    c->k->act_q8(&x, 0, COLS);
+    fill_forms(c, &x);
     ttx_mm m = {.k = K, .n_rows = ROWS, .x = &x, .ldy = ROWS};
     m.row_bytes = ttx_dtype_bytes(t->type, K);
     uint8_t *w = fenced(c, m.row_bytes * ROWS);
@@ -311,7 +361,9 @@ static void check_matmul(check *c, const type_facts *t, ttx_class class) {
         for (int kind = 0; kind < N_KINDS; kind++) {
             int64_t k = info->block == 1 ? odd_k[i] : info->block * blocks[i];
             if (k > 10000) k = 5120;
-            check_product(c, t, class, k, 1 + rnd_below(c, 19), 1 + rnd_below(c, 8), kind);
+            bool big = k < 1000; /* more than the largest tile */
+            check_product(c, t, class, k, 1 + rnd_below(c, big ? 80 : 19),
+                          1 + rnd_below(c, big ? 20 : 8), kind);
         }
 }
 
@@ -372,6 +424,7 @@ void check_weights(check *c) {
         return;
     }
     check_act_q8(c);
+    check_act_panel(c);
     for (int i = 0; i < N_TYPES; i++) {
         check_dequant(c, &types[i]);
         for (int class = 0; class < TTX_CLASS_COUNT; class ++)
