@@ -22,7 +22,7 @@ typedef struct settings {
     int32_t n_predict;
     uint32_t seed, n_batch;
     ttx_sampler_settings sampler;
-    bool ignore_eos, escape, chat, interactive;
+    bool ignore_eos, escape, chat, interactive, draft;
 } settings;
 
 #define RANDOM_SEED UINT32_MAX /* -1 */
@@ -38,6 +38,7 @@ typedef struct run_state {
     ttx_session *session;
     ttx_sampler *sampler;
     ttx_detok *detok;
+    ttx_draft *draft; /* NULL: none */
     ttx_chat_format chat;
     bool first_turn;
     const volatile sig_atomic_t *interrupted;
@@ -157,8 +158,9 @@ static int open_generator(run_state *r, ttx_err *err) {
     sampler.seed = set->seed;
     if (set->seed == RANDOM_SEED && getrandom(&sampler.seed, sizeof sampler.seed, 0) < 0)
         sampler.seed = (uint32_t)ttx_now_ns();
-    int rc = ttx_sampler_open(&r->sampler, &sampler, r->e.model->hp.n_vocab,
-                              ttx_session_n_ctx(r->session), err);
+    uint32_t n_ctx = ttx_session_n_ctx(r->session);
+    int rc = ttx_sampler_open(&r->sampler, &sampler, r->e.model->hp.n_vocab, n_ctx, err);
+    if (!rc && set->draft) rc = ttx_draft_open(&r->draft, n_ctx, err);
     if (!rc) rc = ttx_detok_new(&r->detok, r->tok, 0, err);
     if (rc) return rc;
     r->gen = (ttx_gen){
@@ -166,6 +168,7 @@ static int open_generator(run_state *r, ttx_err *err) {
         .session = r->session,
         .sampler = r->sampler,
         .detok = r->detok,
+        .draft = r->draft,
         .n_vocab = r->e.model->hp.n_vocab,
         .n_ubatch = set->engine.n_ubatch < set->n_batch ? set->engine.n_ubatch : set->n_batch,
         .n_predict = set->n_predict,
@@ -191,10 +194,11 @@ static void describe(run_state *r) {
 
 static int open_all(run_state *r, ttx_err *err) {
     const settings *set = r->set;
+    uint32_t n_outputs = set->draft ? TTX_DRAFT_MAX + 1 : 1;
     int rc = ttx_engine_open(&r->e, &set->engine, err);
     if (!rc) rc = ttx_tokenizer_load(&r->tok, r->e.file, err);
     if (!rc && set->chat) rc = ttx_chat_detect(&r->chat, r->e.file, err);
-    if (!rc) rc = ttx_engine_session(&r->e, &set->engine, 1, &r->session, err);
+    if (!rc) rc = ttx_engine_session(&r->e, &set->engine, n_outputs, &r->session, err);
     if (!rc) rc = open_generator(r, err);
     r->e.load_s = (double)(ttx_now_ns() - r->e.start_ns) * 1e-9;
     if (!rc && set->json) rc = ttx_outfile_open(&r->json, set->json, err);
@@ -228,6 +232,8 @@ static void summarise(run_state *r) {
         "%.1f MiB",
         r->e.load_s, g->prompt_n, per_second(g->prompt_n, g->prompt_s), g->decode_n,
         per_second(g->decode_n, g->decode_s), (double)peak_rss() / (1 << 20));
+    if (r->draft)
+        ttx_note("drafts: %zu tokens guessed, %zu of them right", g->drafted_n, g->accepted_n);
 }
 
 /* NULL if memory fails: half a summary would be a wrong one. */
@@ -260,6 +266,8 @@ static cJSON *summary_object(run_state *r) {
         {"decode_ms_p95", ttx_gen_quantile(g, 0.95)},
         {"decode_ms_p99", ttx_gen_quantile(g, 0.99)},
         {"generated_n", (double)g->n_tokens},
+        {"drafted_n", (double)g->drafted_n},
+        {"accepted_n", (double)g->accepted_n},
         {"peak_rss_bytes", (double)peak_rss()},
     };
     cJSON *o = cJSON_CreateObject();
@@ -314,10 +322,16 @@ static int run(const void *arg, ttx_err *err) {
         rc = ttx_fail(err, TTX_E_USAGE,
                       "-sys: expected --chat with it, since only a chat format "
                       "has a place for a system message");
+    if (!rc && set->draft && (set->engine.routes || set->engine.save_routes))
+        rc = ttx_fail(err, TTX_E_USAGE,
+                      "--draft-ngram: expected without --routes and --save-routes (a wrong guess "
+                      "has routes too), found %s",
+                      set->engine.routes ? "--routes" : "--save-routes");
     r.interrupted = ttx_catch_interrupt(SA_RESTART);
     if (!rc) rc = open_all(&r, err);
     if (!rc) rc = run_prompt(&r, prompt, n, err);
     ttx_gen_close(&r.gen);
+    ttx_draft_close(r.draft);
     ttx_detok_free(r.detok);
     ttx_sampler_close(r.sampler);
     ttx_session_close(r.session);
@@ -370,6 +384,9 @@ static const ttx_opt options[] = {
      "make recent tokens less likely; 1: off", .min = 1e-6, .max = 1e6},
     {"--repeat-last-n", OPT_INT, RUN(sampler.repeat_last_n), "N",
      "how many tokens are recent; -1: the whole context", .min = -1, .max = INT32_MAX},
+    {"--draft-ngram", OPT_FLAG, RUN(draft),
+     .help = "guess tokens from the text so far and check several at once: the same text, sooner "
+             "where reading the weights is what takes time"},
     {"--ignore-eos", OPT_FLAG, RUN(ignore_eos), .help = "never end the text"},
     {"-b, --batch-size", OPT_U32, RUN(n_batch), "N", "most tokens of a prompt taken at once",
      .min = 1, .max = 1 << 16, .group = "Engine"},

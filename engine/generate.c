@@ -40,6 +40,11 @@ static void show_progress(size_t done, size_t n) {
         fprintf(stderr, "\rprompt %3zu %%%s", 100 * done / n, done == n ? "\r            \r" : "");
 }
 
+static void accept(ttx_gen *g, int32_t token) {
+    ttx_sampler_accept(g->sampler, token);
+    if (g->draft) ttx_draft_accept(g->draft, token);
+}
+
 /* In pieces of n_ubatch, so that Ctrl-C is answered and progress is seen. */
 static int eval_prompt(ttx_gen *g, const int32_t *prompt, size_t n, ttx_err *err) {
     uint32_t n_ctx = ttx_session_n_ctx(g->session), n_past = ttx_session_pos(g->session);
@@ -57,7 +62,7 @@ static int eval_prompt(ttx_gen *g, const int32_t *prompt, size_t n, ttx_err *err
         g->stats.prompt_n += m;
         if (n > g->n_ubatch) show_progress(at, n);
     }
-    for (size_t i = 0; i < n; i++) ttx_sampler_accept(g->sampler, prompt[i]);
+    for (size_t i = 0; i < n; i++) accept(g, prompt[i]);
     return TTX_OK;
 }
 
@@ -65,43 +70,100 @@ static bool emit(ttx_gen *g, const char *bytes, size_t n) {
     return n == 0 || g->text(g->text_ctx, bytes, n);
 }
 
-static int decode_step(ttx_gen *g, int32_t token, ttx_err *err) {
+/* Guesses for what follows the token that is about to be evaluated; at most `most`. */
+static void make_guesses(ttx_gen *g, size_t most) {
+    uint32_t room = ttx_session_n_ctx(g->session) - ttx_session_pos(g->session);
+    if (most > room - 1) most = room - 1; /* the token itself has room */
+    g->n_guess = g->draft ? ttx_draft_propose(g->draft, g->guess, most) : 0;
+}
+
+/* Evaluates a token, and with it up to `most` guesses. */
+static int decode_step(ttx_gen *g, int32_t token, size_t most, ttx_err *err) {
+    int32_t batch[TTX_DRAFT_MAX + 1] = {token};
+    make_guesses(g, most);
+    memcpy(batch + 1, g->guess, g->n_guess * sizeof *batch);
+    size_t n = 1 + g->n_guess;
     uint64_t start = ttx_now_ns();
-    int rc = ttx_session_eval(g->session, &token, 1, TTX_EXACT, TTX_WANT_LAST, err);
+    int rc = ttx_session_eval(g->session, batch, n, TTX_EXACT, TTX_WANT_ALL, err);
     double s = (double)(ttx_now_ns() - start) * 1e-9;
     if (rc) return rc;
+    if (g->draft) ttx_draft_timed(g->draft, n, s);
+    g->row = 0;
     g->stats.step_ms[g->stats.decode_n++] = (float)(s * 1e3);
     g->stats.decode_s += s;
+    g->stats.drafted_n += g->n_guess;
+    return TTX_OK;
+}
+
+/* Whether `token` is what was guessed, so that it has been evaluated already. */
+static bool guessed(ttx_gen *g, int32_t token) {
+    if (g->row == g->n_guess || g->guess[g->row] != token) return false;
+    g->row++;
+    g->stats.accepted_n++;
+    g->stats.decode_n++;
+    return true;
+}
+
+/* The tokens of the last batch share its time: a guess that was right took none of its own. */
+static void share_time(ttx_gen *g) {
+    float *last = g->stats.step_ms + g->stats.decode_n - 1 - g->row, ms = *last;
+    for (size_t i = 0; i <= g->row; i++) last[i] = ms / (float)(g->row + 1);
+}
+
+/* Ends a batch: what was guessed wrong is forgotten. */
+static void drop_guesses(ttx_gen *g) {
+    if (!g->n_guess) return;
+    share_time(g);
+    ttx_session_rewind(g->session, ttx_session_pos(g->session) - (uint32_t)(g->n_guess - g->row));
+    g->n_guess = g->row = 0;
+}
+
+/* Draws the next token and shows it. *token: -1 if the text ends with what was drawn. */
+static int next_token(ttx_gen *g, uint64_t start, int32_t *token, ttx_err *err) {
+    const char *bytes;
+    int rc = ttx_sampler_draw(g->sampler, ttx_session_logits(g->session, g->row), g->eog, g->n_eog,
+                              token, err);
+    if (rc) return rc;
+    if (!g->stats.n_tokens++) g->stats.ttft_s = (double)(ttx_now_ns() - start) * 1e-9;
+    accept(g, *token);
+    if (ttx_tok_is_eog(g->tok, *token)) { /* the next turn writes its own end of this one */
+        *token = -1;
+        return TTX_OK;
+    }
+    size_t n = ttx_detok_feed(g->detok, *token, &bytes);
+    if (!emit(g, bytes, n))
+        return ttx_fail(err, TTX_E_RUNTIME, "standard output: cannot write: %s", strerror(errno));
     return TTX_OK;
 }
 
 static int generate(ttx_gen *g, uint64_t start, ttx_err *err) {
     const char *bytes;
-    for (int32_t made = 0;; made++) {
+    int rc = TTX_OK;
+    for (int32_t made = 0; !rc; made++) {
         int32_t token;
         g->stats.stop = TTX_STOP_INTERRUPT;
         if (*g->interrupted) break;
         g->stats.stop = TTX_STOP_COUNT;
         if (made == g->n_predict) break;
-        int rc = ttx_sampler_draw(g->sampler, ttx_session_logits(g->session, 0), g->eog, g->n_eog,
-                                  &token, err);
-        if (rc) return rc;
-        if (!g->stats.n_tokens++) g->stats.ttft_s = (double)(ttx_now_ns() - start) * 1e-9;
-        ttx_sampler_accept(g->sampler, token);
+        if ((rc = next_token(g, start, &token, err))) break;
         g->stats.stop = TTX_STOP_EOG;
-        if (ttx_tok_is_eog(g->tok, token)) break; /* the next turn writes its own end of this one */
+        if (token < 0) break;
         g->pending = token;
-        size_t n = ttx_detok_feed(g->detok, token, &bytes);
-        if (!emit(g, bytes, n))
-            return ttx_fail(err, TTX_E_RUNTIME, "standard output: cannot write: %s",
-                            strerror(errno));
         g->stats.stop = TTX_STOP_COUNT;
         if (made + 1 == g->n_predict) break;
+        if (guessed(g, token)) {
+            g->pending = -1;
+            continue;
+        }
+        drop_guesses(g);
         g->stats.stop = TTX_STOP_CONTEXT;
         if (ttx_session_pos(g->session) == ttx_session_n_ctx(g->session)) break;
-        if ((rc = decode_step(g, token, err))) return rc;
+        size_t most = g->n_predict < 0 ? TTX_DRAFT_MAX : (size_t)(g->n_predict - made - 1);
+        rc = decode_step(g, token, most, err);
         g->pending = -1;
     }
+    drop_guesses(g);
+    if (rc) return rc;
     size_t n = ttx_detok_flush(g->detok, &bytes);
     emit(g, bytes, n);
     return TTX_OK;
@@ -114,7 +176,7 @@ int ttx_gen_turn(ttx_gen *g, const int32_t *prompt, size_t n, ttx_err *err) {
         return ttx_fail(err, TTX_E_USAGE,
                         "prompt: expected text that the vocabulary has tokens for, found none");
     if (g->pending >= 0) { /* what the last turn ended with belongs to the history too */
-        if ((rc = decode_step(g, g->pending, err))) return rc;
+        if ((rc = decode_step(g, g->pending, 0, err))) return rc;
         g->pending = -1;
     }
     uint64_t prompt_start = ttx_now_ns();

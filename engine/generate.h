@@ -5,6 +5,7 @@
 #ifndef TTX_GENERATE_H
 #define TTX_GENERATE_H
 
+#include "draft.h"
 #include "engine_args.h"
 #include "sampler.h"
 #include "tokenizer.h"
@@ -22,10 +23,11 @@ typedef struct ttx_gen_stats {
     double prompt_s, decode_s;
     double ttft_s;   /* first prompt's evaluation and the first draw */
     size_t prompt_n; /* prompt tokens evaluated */
-    size_t decode_n; /* decode steps */
+    size_t decode_n; /* tokens evaluated after the prompt, without guesses that were wrong */
     size_t n_tokens; /* tokens generated */
-    float *step_ms;  /* [decode_n] */
-    ttx_stop stop;   /* why the last turn ended */
+    size_t drafted_n, accepted_n; /* tokens guessed and evaluated; those that were right */
+    float *step_ms;               /* [decode_n]; tokens of a batch share its time */
+    ttx_stop stop;                /* why the last turn ended */
 } ttx_gen_stats;
 
 typedef struct ttx_gen {
@@ -34,6 +36,7 @@ typedef struct ttx_gen {
     ttx_session *session;
     ttx_sampler *sampler;
     ttx_detok *detok;
+    ttx_draft *draft; /* NULL: no guessing; else the session keeps TTX_DRAFT_MAX + 1 outputs */
     uint32_t n_vocab, n_ubatch;
     int32_t n_predict; /* per turn; negative: no limit */
     bool ignore_eos;
@@ -46,6 +49,10 @@ typedef struct ttx_gen {
     int32_t *eog; /* tokens that must not come when ignore_eos */
     size_t n_eog;
     int32_t pending; /* generated, shown, not yet evaluated; -1: none */
+    /* The guesses in the last batch; `row`: how many of them have been confirmed, and so the row of
+     * logits that is the latest. */
+    int32_t guess[TTX_DRAFT_MAX];
+    size_t n_guess, row;
 } ttx_gen;
 
 /* Checks and allocates what a conversation needs; the fields above are set. */

@@ -210,6 +210,20 @@ def test_sampling():
     assert len(free) == 3  # as in llama.cpp
 
 
+def test_drafts():
+    """Guessing changes no text, whatever is drawn, and some guesses are right."""
+    accepted = 0
+    for temp in 0, 0.9:
+        args = ["run", *M, "-p", "hello hello hello hello", "-n", 150, "--temp", temp, "-s", 3, "--ignore-eos"]
+        plain, drafted = good(*args, "--json", "plain.json"), good(*args, "--draft-ngram", "--json", "drafted.json")
+        assert plain.stdout == drafted.stdout, (temp, plain.stdout, drafted.stdout)
+        a, b = (json.load(open(f"{n}.json")) for n in ("plain", "drafted"))
+        assert a["decode_n"] == b["decode_n"] == 149, (a, b)
+        assert a["drafted_n"] == 0 and b["drafted_n"] >= b["accepted_n"], (a, b)
+        accepted += b["accepted_n"]
+    assert accepted > 0
+
+
 def test_summary():
     start = time.monotonic()
     p = good("run", *M, "-p", "the hand of", "-n", 60, "--ignore-eos", "--json", "sum.json", "-v",
