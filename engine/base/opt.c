@@ -343,6 +343,18 @@ static int check_required(const ttx_command *cmd, const bool *given, ttx_err *er
     return TTX_OK;
 }
 
+/* A word that is no option, after n others. */
+static int take_word(const ttx_command *cmd, const char *word, int n, void *settings,
+                     ttx_err *err) {
+    if (!cmd->args || (cmd->args->kind == OPT_STR && n))
+        return ttx_fail(err, TTX_E_USAGE, "%s: unexpected argument '%s'; see 'ttx %s --help'",
+                        cmd->name, word, cmd->name);
+    ttx_err why = {0};
+    int code = store(cmd->args, word, settings, &why);
+    if (!code) return TTX_OK;
+    return ttx_fail(err, (ttx_code)code, "%s: %s: %s", cmd->name, cmd->args->names, why.msg);
+}
+
 static void note_ignored(const ttx_opt *o, opt_word name, bool *given,
                          void (*note)(const char *line)) {
     if (!note || !opt_is_ignored(o) || *given) return;
@@ -355,13 +367,20 @@ int ttx_opt_parse(const ttx_command *cmd, int argc, char **argv, void *settings,
                   void (*note)(const char *line), ttx_err *err) {
     bool given[OPT_MAX_ROWS] = {false};
     const ttx_opt *options = options_of(cmd);
+    int words = 0;
     for (int i = 0; i < argc; i++) {
         const char *arg = argv[i];
         bool ends = strcmp(arg, "--") == 0;
         if (ends && i + 1 == argc) break;
-        if (ends || arg[0] != '-' || !arg[1])
-            return ttx_fail(err, TTX_E_USAGE, "%s: unexpected argument '%s'; see 'ttx %s --help'",
-                            cmd->name, ends ? argv[i + 1] : arg, cmd->name);
+        if (ends || arg[0] != '-' || !arg[1]) {
+            int code = TTX_OK;
+            if (ends) i++;
+            do {
+                code = take_word(cmd, argv[i], words++, settings, err);
+                if (code) return code;
+            } while (ends && ++i < argc);
+            continue;
+        }
         opt_word name = name_part(arg);
         const ttx_opt *o = find_option(cmd, name);
         if (!o) return fail_unknown(cmd, name, err);
@@ -380,6 +399,9 @@ int ttx_opt_parse(const ttx_command *cmd, int argc, char **argv, void *settings,
             return ttx_fail(err, (ttx_code)code, "%s: option '%.*s': %s", cmd->name, name.n, name.s,
                             why.msg);
     }
+    if (cmd->args && cmd->args->required && !words)
+        return ttx_fail(err, TTX_E_USAGE, "%s: expects %s; see 'ttx %s --help'", cmd->name,
+                        cmd->args->names, cmd->name);
     return check_required(cmd, given, err);
 }
 
@@ -487,6 +509,8 @@ void ttx_opt_help(const ttx_command *cmd, FILE *out) {
     }
     void *settings = opt_default_settings(cmd);
     const char *group = NULL;
+    if (cmd->args) fputs("\nArguments:\n", out);
+    if (cmd->args) print_option(cmd->args, settings, out);
     for (const ttx_opt *o = options_of(cmd); o->kind != OPT_END; o++) {
         if (opt_is_ignored(o)) continue;
         if (!group || (o->group && strcmp(o->group, group) != 0)) {

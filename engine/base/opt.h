@@ -61,12 +61,15 @@ typedef struct ttx_command {
     void (*defaults)(void *settings); /* fills a zeroed settings struct */
     /* Runs with parsed settings. Returns an exit code; prints results itself, errors never. */
     int (*run)(const void *settings, ttx_err *err);
+    /* What stands without an option: a row of kind OPT_LIST or OPT_STR, named after one argument
+     * ("DIR", .arg = "..." if it repeats); NULL: nothing may. Completed as files. */
+    const ttx_opt *args;
 } ttx_command;
 
 /* Parses argv[0..argc) (without the command's name) into `settings`, which `defaults` has filled.
- * Positional arguments are an error. `note` receives one line for each ignored option that was
- * given (may be NULL). Errors: TTX_E_USAGE, naming the option, what it expects and what it got;
- * an unknown option suggests the nearest known one. */
+ * Positional arguments go to `cmd->args`, or are an error. `note` receives one line for each
+ * ignored option that was given (may be NULL). Errors: TTX_E_USAGE, naming the option, what it
+ * expects and what it got; an unknown option suggests the nearest known one. */
 int ttx_opt_parse(const ttx_command *cmd, int argc, char **argv, void *settings,
                   void (*note)(const char *line), ttx_err *err);
 

@@ -107,6 +107,7 @@ void ttx_opt_man(const ttx_command *cmd, const char *version, FILE *out) {
     if (cmd->about) roff_text(cmd->about, out);
     fputs(".SH OPTIONS\n", out);
     void *settings = opt_default_settings(cmd);
+    if (cmd->args) roff_option(cmd->args, settings, out);
     for (const ttx_opt *o = NULL; (o = next_row(cmd, o));) {
         if (o->group && !opt_is_ignored(o)) fprintf(out, ".SS %s\n", o->group);
         roff_option(o, settings, out);
@@ -143,7 +144,9 @@ static void bash_command(const ttx_command *cmd, FILE *out) {
         fputc(' ', out);
         print_words(o->names, OPT_NAME_SEPS, " ", out);
     }
-    fputs("\" ;;\n        esac ;;\n", out);
+    fputs("\"", out);
+    if (cmd->args) fputs("; [[ $cur == -* ]] || files=1", out);
+    fputs(" ;;\n        esac ;;\n", out);
 }
 
 static void bash_script(const ttx_command *const *cmds, FILE *out) {
@@ -234,6 +237,7 @@ static void zsh_script(const ttx_command *const *cmds, FILE *out) {
     for (int i = 0; cmds[i]; i++) {
         fprintf(out, "    %s)\n        _arguments '--help[show the help]'", cmds[i]->name);
         for (const ttx_opt *o = NULL; (o = next_row(cmds[i], o));) zsh_option(o, out);
+        if (cmds[i]->args) fputs(" \\\n            '*: :_files'", out);
         fputs(" ;;\n", out);
     }
     fputs("    esac\n"
@@ -281,6 +285,8 @@ static void fish_script(const ttx_command *const *cmds, FILE *out) {
         fprintf(out, "complete -c ttx -n '__fish_seen_subcommand_from help man' -a %s\n",
                 cmds[i]->name);
         for (const ttx_opt *o = NULL; (o = next_row(cmds[i], o));) fish_option(cmds[i], o, out);
+        if (cmds[i]->args)
+            fprintf(out, "complete -c ttx -n '__fish_seen_subcommand_from %s' -F\n", cmds[i]->name);
     }
     for (int i = 0; i < N_BUILTINS; i++)
         fprintf(out, "complete -c ttx -n __fish_use_subcommand -a %s -d '%s'\n", builtins[i][0],

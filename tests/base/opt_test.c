@@ -57,6 +57,8 @@ static const ttx_command cmd = {"run",
                                 sizeof(settings),
                                 defaults,
                                 run_nothing};
+static const ttx_opt places = {"DIR", OPT_LIST, AT(tensors), "...", "traces", .required = true};
+static const ttx_opt place = {"DIR", OPT_STR, AT(model), "", "a trace"};
 static const ttx_command bare = {
     .name = "bare", .summary = "do nothing", .usage = "ttx bare", .run = run_nothing};
 
@@ -157,6 +159,36 @@ static void test_errors(void) {
     BAD("--cache", "run: unknown option '--cache'; did you mean '--cache-type-k'?");
     BAD("-q", "run: unknown option '-q'; see 'ttx run --help'");
     BAD("--bananarama=4", "run: unknown option '--bananarama'; see 'ttx run --help'");
+}
+
+static void test_words(void) {
+    static const struct {
+        const ttx_opt *args;
+        const char *words[4];
+        int n;
+        const char *expected; /* NULL: taken */
+    } rows[] = {
+        {&places, {"a", "--flag", "b"}, 3, NULL},
+        {&places, {"--", "-x", "--flag"}, 3, NULL},
+        {&places, {"--flag"}, 1, "run: expects DIR; see 'ttx run --help'"},
+        {&place, {"a", "--flag"}, 2, NULL},
+        {&place, {"--flag"}, 1, NULL},
+        {&place, {"a", "b"}, 2, "run: unexpected argument 'b'; see 'ttx run --help'"},
+    };
+    static const ttx_opt flag[] = {{"--flag", OPT_FLAG, AT(flag)}, {.kind = OPT_END}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        ttx_command c = {.name = "run", .options = flag, .args = rows[i].args};
+        settings s = {0};
+        ttx_err err = {0};
+        char *argv[4];
+        for (int k = 0; k < rows[i].n; k++) argv[k] = (char *)rows[i].words[k];
+        int code = ttx_opt_parse(&c, rows[i].n, argv, &s, NULL, &err);
+        if ((code != 0) != (rows[i].expected != NULL) ||
+            (code && strcmp(err.msg, rows[i].expected) != 0))
+            report(__LINE__, rows[i].words[0], err.msg);
+        if (i < 2) CHECK(s.tensors.n == 2 && strcmp(s.tensors.v[1], i ? "--flag" : "b") == 0);
+        if (i == 3) CHECK(strcmp(s.model, "a") == 0 && s.flag);
+    }
 }
 
 static void test_numbers(void) {
@@ -282,6 +314,7 @@ int main(int argc, char **argv) {
     test_lists();
     test_ignored();
     test_errors();
+    test_words();
     test_numbers();
     test_sizes();
     test_wants_help();
