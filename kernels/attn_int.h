@@ -16,7 +16,7 @@ enum {
 
 /* Floats of a row of d elements in scratch. */
 static inline int64_t ttx_attn_ld(int64_t d) {
-    return ((d + 7) / 8 | 1) * 8;
+    return ((d + 15) / 16 | 1) * 16;
 }
 
 #endif

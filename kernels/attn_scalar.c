@@ -23,10 +23,10 @@ size_t ttx_attn_scratch(int64_t d_k, int64_t d_v) {
     int64_t lk = ttx_attn_ld(d_k), lv = ttx_attn_ld(d_v), d = d_k > d_v ? d_k : d_v;
     size_t scalar = sizeof(tile) + sizeof(float) * (size_t)(d + TTX_ATTN_TILE * (d_v + 2)) +
                     sizeof(double) * (size_t)(TTX_ATTN_TILE * d_v);
-    /* attn_avx2.c: queries and results of a tile, four keys, and the tile's own state */
+    /* attn_avx2.c, attn_avx512.c: queries and results of a tile, four keys, the tile's own state */
     size_t vector =
         sizeof(float) * (size_t)((TTX_ATTN_TILE + 4) * lk + TTX_ATTN_TILE * lv +
-                                 TTX_ATTN_TILE * (TTX_ATTN_BLOCK + 8) + TTX_ATTN_BLOCK * 32 + 64);
+                                 TTX_ATTN_TILE * (TTX_ATTN_CHUNK + 24) + TTX_ATTN_BLOCK * 64 + 64);
     return ((scalar > vector ? scalar : vector) + 63) / 64 * 64;
 }
 

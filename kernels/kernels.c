@@ -26,7 +26,7 @@ static void fill_avx2(ttx_kernels *k) {
 }
 
 static void fill_avx512(ttx_kernels *k) {
-    (void)k;
+    ttx_attn_avx512_init(k);
 }
 
 static void fill_vnni(ttx_kernels *k) {

@@ -29,5 +29,6 @@ void ttx_ops_avx2_init(ttx_kernels *k);
 /* attention. */
 void ttx_attn_scalar_init(ttx_kernels *k);
 void ttx_attn_avx2_init(ttx_kernels *k);
+void ttx_attn_avx512_init(ttx_kernels *k);
 
 #endif
