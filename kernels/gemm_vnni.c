@@ -14,8 +14,8 @@
  * vpdpbusd multiplies unsigned by signed bytes: activations are x + 128, and the dot products start
  * at -128 * sum(q).
  */
-#include "types_avx2.h"
 #include "unpack_vnni.h"
+#include "mm_avx2_int.h"
 
 /* Values [4 i0, 4 i1) of a block by the nc columns at x. */
 TTX_INLINE void block_part(const ttx_wblock *w, int part, int i0, int i1, const uint8_t *x, int nc,
@@ -98,6 +98,7 @@ enum { ROUND_PANELS = 74, ROUND_COLS = ROUND_PANELS * TTX_PANEL_COLS };
 typedef struct work {
     ttx_wblock tile[TTX_WB_GROUP];
     float sum[ROUND_COLS][TTX_WB_ROWS];
+    uint8_t raw[TTX_WB_ROWS][288]; /* blocks of the last rows, if those are fewer than 32 */
 } work;
 _Static_assert(sizeof(work) <= TTX_MM_SCRATCH, "the work fits the scratch");
 
@@ -119,33 +120,43 @@ static __mmask16 mask16(int64_t n) {
     return (__mmask16)(n >= 16 ? 0xffff : n <= 0 ? 0 : (1 << n) - 1);
 }
 
+/* n blocks of 32 rows, of which the first n_rows exist. */
+static void unpack(const ttx_wtype *t, work *work, ttx_rows r, int64_t n_rows, int n) {
+    if (n_rows < TTX_WB_ROWS) { /* rows that do not exist repeat the last */
+        size_t bytes = t->bytes * (size_t)n / TTX_WB_GROUP;
+        for (int64_t i = 0; i < TTX_WB_ROWS; i++)
+            memcpy(work->raw[i], r.w + (size_t)(i < n_rows ? i : n_rows - 1) * r.stride, bytes);
+        r = (ttx_rows){work->raw[0], sizeof work->raw[0]};
+    }
+    t->unpack(work->tile, 0, r, n);
+    r.w += 16 * r.stride;
+    t->unpack(work->tile, 1, r, n);
+}
+
 /* Asks for the weights of the next tile while this one is multiplied: 32 short pieces far from each
  * other, which no hardware prefetcher sees coming. */
-static void prefetch(const uint8_t *w, const size_t row[TTX_WB_ROWS], size_t bytes) {
-    for (int i = 0; i < TTX_WB_ROWS; i++)
-        for (size_t at = 0; at < bytes; at += 64)
-            _mm_prefetch((const char *)w + row[i] + at, _MM_HINT_T1);
+static void prefetch(ttx_rows r, size_t bytes) {
+    for (int i = 0; i < TTX_WB_ROWS; i++, r.w += r.stride)
+        for (size_t at = 0; at < bytes; at += 64) _mm_prefetch((const char *)r.w + at, _MM_HINT_T1);
 }
 
 /* Rows [r, min(r + 32, r1)) by the panels [p0, p1). */
 static void gemm_rows(const ttx_wtype *t, const ttx_mm *m, int64_t r, int64_t r1, int64_t p0,
                       int64_t p1, work *work) {
-    size_t start[TTX_WB_ROWS]; /* rows beyond the last repeat it */
-    for (int i = 0; i < TTX_WB_ROWS; i++)
-        start[i] = (size_t)(r1 - r > i ? r + i : r1 - 1) * m->row_bytes;
-    const uint8_t *w = m->w;
-    for (int64_t b = 0; b < m->k / 32; b += TTX_WB_GROUP, w += t->bytes) {
-        int n = m->k / 32 - b < TTX_WB_GROUP ? (int)(m->k / 32 - b) : TTX_WB_GROUP;
-        t->unpack(work->tile, w, start, n);
-        prefetch(b + TTX_WB_GROUP < m->k / 32 ? w + t->bytes : m->w + TTX_WB_ROWS * m->row_bytes,
-                 start, t->bytes);
+    ttx_rows rows = {m->w + (size_t)r * m->row_bytes, m->row_bytes};
+    const ttx_rows below = {rows.w + TTX_WB_ROWS * rows.stride, rows.stride};
+    for (int64_t b = 0; b < m->k / 32; b += TTX_WB_GROUP, rows.w += t->bytes) {
+        int64_t rest = m->k / 32 - b;
+        int n = rest < TTX_WB_GROUP ? (int)rest : TTX_WB_GROUP;
+        unpack(t, work, rows, r1 - r, n);
+        prefetch(rest > n ? (ttx_rows){rows.w + t->bytes, rows.stride} : below, t->bytes);
         multiply(t, work, b, n, m->x, p0, p1);
     }
-    const __mmask16 rows[2] = {mask16(r1 - r), mask16(r1 - r - 16)};
+    const __mmask16 mask[2] = {mask16(r1 - r), mask16(r1 - r - 16)};
     int64_t c0 = ttx_panel_get(m->x->n_cols, p0).first, c1 = ttx_panel_get(m->x->n_cols, p1).first;
     for (int64_t c = c0; c < c1; c++)
         for (int h = 0; h < 2; h++)
-            _mm512_mask_storeu_ps(m->y + c * m->ldy + r + 16 * h, rows[h],
+            _mm512_mask_storeu_ps(m->y + c * m->ldy + r + 16 * h, mask[h],
                                   _mm512_load_ps(work->sum[c - c0] + 16 * h));
 }
 
@@ -156,15 +167,20 @@ static void gemm(const ttx_wtype *t, const ttx_mm *m, int64_t r0, int64_t r1, wo
             gemm_rows(t, m, r, r1, p, n - p < ROUND_PANELS ? n : p + ROUND_PANELS, work);
 }
 
-#define MATMUL(t, T, ...)                                                            \
-    static void prompt_##t(const ttx_mm *m, int64_t r0, int64_t r1, void *scratch) { \
+#define QUANTISED(X) \
+    X(Q4_0)          \
+    X(Q4_1)          \
+    X(Q5_0) X(Q5_1) X(Q8_0) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(IQ4_NL) X(IQ4_XS) X(MXFP4)
+
+#define MATMUL(T)                                                                    \
+    static void prompt_##T(const ttx_mm *m, int64_t r0, int64_t r1, void *scratch) { \
         gemm(&ttx_wtypes[TTX_##T], m, r0, r1, scratch);                              \
     }
-TTX_TYPES_AVX2(MATMUL)
+QUANTISED(MATMUL)
 
 void ttx_gemm_vnni_init(ttx_kernels *k) {
-#define ENTRY(t, T, ...)                         \
-    k->matmul[TTX_PROMPT][TTX_##T] = prompt_##t; \
+#define ENTRIES(T)                               \
+    k->matmul[TTX_PROMPT][TTX_##T] = prompt_##T; \
     k->act_form[TTX_PROMPT][TTX_##T] = TTX_ACT_PANEL;
-    TTX_TYPES_AVX2(ENTRY)
+    QUANTISED(ENTRIES)
 }

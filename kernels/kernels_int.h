@@ -15,7 +15,7 @@
 #include "kernels.h"
 
 /* Bytes a thread: the unpacked tile of a GEMM, and the sums of its rows. */
-enum { TTX_MM_SCRATCH = 80 * 1024 + 1024 };
+enum { TTX_MM_SCRATCH = 90 * 1024 };
 
 /* Weights: matmul of both classes, dequant, the forms of activations. */
 void ttx_mm_scalar_init(ttx_kernels *k);

@@ -24,11 +24,17 @@ typedef struct ttx_wblock {
     float m[2][2][16]; /* by 16: [1] holds m1 - m0 */
 } ttx_wblock;
 
+/* Rows of blocks in the file's layout. */
+typedef struct ttx_rows {
+    const uint8_t *w;
+    size_t stride;
+} ttx_rows;
+
 typedef struct ttx_wtype {
     bool by_16, has_min;
     size_t bytes; /* of 8 blocks of a row */
-    /* The first n (1..8) blocks of 32 rows; row i starts at w + row[i]. */
-    void (*unpack)(ttx_wblock *out, const uint8_t *w, const size_t row[TTX_WB_ROWS], int n);
+    /* The first n (1..8) blocks of 16 rows, as half h of out[0 .. n - 1]. */
+    void (*unpack)(ttx_wblock *out, int h, ttx_rows r, int n);
 } ttx_wtype;
 
 extern const ttx_wtype ttx_wtypes[TTX_DTYPE_COUNT];
