@@ -1,0 +1,135 @@
+// report_main.js -- puts the page together: header, filters, charts, export, theme.
+
+function saveCsv(name, lines) {
+  const quote = (v) => { const s = String(v); return /[",\r\n]/.test(s) ? '"' + s.replaceAll('"', '""') + '"' : s; };
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([lines.map((l) => l.map(quote).join(",")).join("\r\n") + "\r\n"], { type: "text/csv" }));
+  link.download = name + ".csv";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+function addChart(chart) {
+  const box = document.createElement("section"), head = document.createElement("div"), title = document.createElement("h2");
+  box.id = chart.id;
+  if (chart.wide) box.className = "wide";
+  head.className = "head";
+  title.textContent = chart.title;
+  const tools = document.createElement("div"), csv = document.createElement("button");
+  tools.className = "tools";
+  csv.type = "button";
+  csv.textContent = "CSV";
+  csv.title = "save what is shown";
+  tools.append(csv);
+  head.append(title, tools);
+  const note = document.createElement("p"), body = document.createElement("div"), none = document.createElement("div");
+  note.className = "note";
+  note.textContent = chart.note;
+  none.className = "none";
+  none.hidden = true;
+  box.append(head, note, body, none);
+  document.getElementById("charts").append(box);
+  chart.it = chart.make(body);
+  csv.onclick = () => saveCsv(chart.id, chart.it.csv());
+  chart.draw = () => {
+    const why = chart.it.empty ? chart.it.empty() : "";
+    body.hidden = Boolean(why);
+    csv.hidden = Boolean(why);
+    const full = !why && chart.it.update();
+    none.hidden = Boolean(full);
+    none.textContent = why || "Nothing to show with these filters.";
+    box.dataset.state = why ? "none" : full ? "full" : "empty";
+  };
+}
+
+function header() {
+  const file = S.model.file ? S.model.file.split("/").pop() : "a model";
+  document.getElementById("model-name").textContent = file;
+  document.title = "ttx report: " + file;
+  const t = S.totals, parts = [
+    S.model.architecture, S.start_time_utc, asCount(t.records) + " records", t.prompt.tokens + " prompt tokens",
+    t.decode.tokens + " generated at " + t.decode.tokens_per_second.toFixed(2) + " tokens/s",
+    asBytes(t.weight_bytes) + " of weights accessed, " + asBytes(t.distinct_bytes) + " of them different",
+    percent(S.sequential.share) + " sequential",
+    percent(S.predictability.same_tensor_sequence) + " of decode tokens in the same order",
+  ];
+  document.getElementById("summary").textContent = parts.filter(Boolean).join(" · ");
+  const warning = document.getElementById("warning");
+  warning.hidden = !S.warning;
+  warning.textContent = S.warning || "";
+}
+
+const $ = (id) => document.getElementById(id);
+function showFilters() {
+  $("layer-from").value = filter.layers[0];
+  $("layer-to").value = filter.layers[1];
+  $("token-from").value = filter.tokens[0];
+  $("token-to").value = filter.tokens[1];
+  $("phase").value = filter.phase;
+  $("metric").value = filter.metric;
+  $("outside").checked = filter.outside;
+  for (const box of $("ops").querySelectorAll("input")) box.checked = filter.ops.has(Number(box.value));
+}
+function readFilters() {
+  const range = (from, to, max) => {
+    const a = Math.max(0, Math.min(max, Number($(from).value) || 0)), b = Math.max(0, Math.min(max, Number($(to).value) || 0));
+    return [Math.min(a, b), Math.max(a, b)];
+  };
+  filter.layers = range("layer-from", "layer-to", Math.max(0, nLayer - 1));
+  filter.tokens = range("token-from", "token-to", Math.max(0, T.n_token - 1));
+  filter.phase = Number($("phase").value);
+  filter.metric = $("metric").value;
+  filter.outside = $("outside").checked;
+  filter.ops = new Set([...$("ops").querySelectorAll("input:checked")].map((b) => Number(b.value)));
+  drawAll();
+}
+function resetFilters() {
+  Object.assign(filter, { layers: [0, Math.max(0, nLayer - 1)], tokens: [0, Math.max(0, T.n_token - 1)], phase: -1, outside: true, ops: new Set(usedOps) });
+  showFilters();
+  for (const c of charts) if (c.it.plane && c.it.plane.all) c.it.plane.all();
+  drawAll();
+}
+function drawAll() {
+  for (const c of charts) c.draw();
+  const rest = [...sumBy(() => 0, filter.metric).values()][0] || 0;
+  $("filtered").textContent = asMetric(rest, filter.metric) + " shown";
+}
+
+function theme(name) {
+  document.documentElement.dataset.theme = name;
+  try { localStorage.setItem("ttx-theme", name); } catch (e) { /* a page from a file may have no storage */ }
+}
+function firstTheme() {
+  let kept = null;
+  try { kept = localStorage.getItem("ttx-theme"); } catch (e) { /* see above */ }
+  return kept || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+}
+
+function start() {
+  theme(firstTheme());
+  header();
+  for (const op of usedOps) {
+    const label = document.createElement("label"), box = document.createElement("input");
+    box.type = "checkbox";
+    box.value = op;
+    label.append(box, " " + T.operations[op]);
+    $("ops").append(label);
+  }
+  for (const c of charts) addChart(c);
+  showFilters();
+  drawAll();
+  $("filters").addEventListener("change", readFilters);
+  $("filters").addEventListener("submit", (e) => { e.preventDefault(); readFilters(); });
+  $("reset").onclick = resetFilters;
+  const turn = () => { theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"); drawAll(); };
+  $("theme").onclick = turn;
+  document.addEventListener("keydown", (e) => {
+    if (/^(INPUT|SELECT|TEXTAREA)$/.test(e.target.tagName) || e.ctrlKey || e.metaKey || e.altKey) return;
+    if (e.key === "t") turn();
+    if (e.key === "/") { e.preventDefault(); $("layer-from").focus(); }
+  });
+  let wait = 0;
+  addEventListener("resize", () => { clearTimeout(wait); wait = setTimeout(drawAll, 100); });
+  window.ttxReport = { charts, filter, readFilters, statistics: S, tables: T };
+}
+start();
