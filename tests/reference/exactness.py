@@ -7,27 +7,34 @@ The truth is llama.cpp on a model's F32 twin (every weight dequantised), F32 KV 
 attention. Distances are KL(truth || x) of the next-token distribution at a position, in float64.
 
   twin      ttx on the twin, F32 KV, as one batch and token by token: mean KL over 96 positions
-            below 1e-9 (Gemma 3: 3e-6), and greedy continuations of 20 prompts by 32 tokens the
+            (with experts: 600) below 1e-9 (Gemma 3: 3e-6), and greedy continuations of 20 prompts by 32 tokens the
             same. A tie is allowed: two best tokens no further apart than three times the distance
             between ttx and the truth that was just measured (llama.cpp's GELU is a 16-bit table:
             Gemma 3 comes that close, the others do not).
   quantised ttx on the quantised file: median and 10 %-trimmed mean over the pooled positions of all
             seeds at most 1.1 times llama.cpp's own (same KV type, as one batch or token by
             token, whichever is larger).
-  ppl       perplexity of a text on real models and on some small ones, beside the truth's: within
-            0.01 % on twins, on quantised files within 0.5 % or the spread of llama.cpp's own builds
-            (whose rounding can move a perplexity by more: Gemma 3 Q4_K_M by 0.8 %).
+  ppl       perplexity of a text on real models and on some small ones: on twins within 0.01 % of the
+            truth; on quantised files within 0.5 % of the range that the truth and llama.cpp's
+            builds for different instruction sets span (on Gemma 3 Q4_K_M llama.cpp is further than
+            that from the truth, on SmolLM2 its builds are from each other).
 
 Small models are random, of every architecture x type, and a seed per variant (fixtures/archs.py).
+Those with experts read prompts of 600 tokens, gpt-oss also one that ends past position 4,096.
+Where two experts are nearly tied, rounding chooses, and all that follows differs: twins are
+compared on tokens for which no router of theirs has a margin below 1e-5 (router_margin; tokens are
+drawn before anything is compared). Quantised files are compared on any tokens, over more positions.
 --quick: two types an architecture, fewer prompts, of the real models only SmolLM2's twin, and no
 perplexity: for test.sh.
 References are kept between runs in --work; delete it to start afresh. Exit code 1 if any fails.
 """
 import argparse
 import hashlib
+import json
 import re
 import shutil
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,13 +44,22 @@ import numpy as np
 import reflib
 from reflib import archs, dump, fetch_models, fixture, llama, load, quantise, run
 
-ARCHITECTURES = ["llama", "qwen2", "qwen3", "gemma3"]  # of fixtures/archs.py: those that ttx runs
+# Of fixtures/archs.py, with their types.
+DENSE = dict.fromkeys(["llama", "qwen2", "qwen3", "gemma3"], quantise.TYPES)
+EXPERTS = dict.fromkeys(["mixtral", "gpt-oss", "qwen2moe", "qwen3moe", "olmoe"], ["F16", "Q8_0", "Q4_K", "MXFP4"])
 N_TWIN = 96          # positions of the twin comparison
 N_QUANT = 1000       # pooled positions of a quantised type
+N_EXPERTS = 600      # positions of a prompt of a model with experts: more than any attention window
+N_PROMPTS_EXPERTS = 3  # of them a seed: near ties of routers make the spread wide
+LONG = (4096, 4396)  # positions of the long text: past the original context of gpt-oss
+TIE = 1e-5           # two router logits nearer than this are a tie that rounding decides
 N_PROMPTS, N_GREEDY = 20, 32
+N_VOCAB = 2048       # of the generated models
 RATIO = 1.1
 NEGLIGIBLE = 1e-11   # a KL below this is rounding of the reference itself; no ratio is formed
 PPL_TYPE = "Q4_K"    # whose small models also read the text
+BUILDS = ["haswell"] # of llama.cpp, besides its best for this machine: what is rounded how depends on it
+N_TEXT = 20480       # bytes of the text below whose perplexity is measured
 TEXT = "/usr/share/common-licenses/GPL-3"
 PROMPTS = [
     "The capital of France is", "Once upon a time, there was", "def fibonacci(n):", "Water boils at", "In 1969,",
@@ -75,10 +91,12 @@ def trimmed(x):
 class Case:
     """One model: its files, the reference's results, and ttx's distances from them."""
 
-    def __init__(self, opt, name, folder, gemma, windows, prompts):
+    def __init__(self, opt, name, folder, windows=None, prompts=(), gemma=False, n_twin=N_TWIN, first=0):
         self.opt, self.name, self.dir = opt, name, folder
         self.limit = 3e-6 if gemma else 1e-9
         self.windows, self.prompts = windows, prompts
+        self.n_twin = n_twin  # positions of the first window that the twin is compared on
+        self.first = first    # of a window, the positions before this one are context
         self.dir.mkdir(parents=True, exist_ok=True)
         self.quant, self.twin = self.dir / "q.gguf", self.dir / "f32.gguf"
 
@@ -86,7 +104,7 @@ class Case:
         """Jobs of llama.cpp whose results are missing."""
         d = self.dir
         tokens, prompts = dump(d / "tokens.json", self.windows), dump(d / "prompts.json", self.prompts)
-        common = ["--tokens", tokens, "--threads", self.opt.threads]
+        common = ["--tokens", tokens, "--threads", self.opt.threads, "--first", self.first]
         jobs = [(d / "truth.npy", ["logits", "--model", self.twin, *common]),
                 (d / "greedy.json", ["generate", "--model", self.twin, "--prompts", prompts, "-n", N_GREEDY,
                                      "--threads", self.opt.threads])]
@@ -97,7 +115,7 @@ class Case:
 
     def ttx_logits(self, model, tokens, *flags):
         path, ids = self.dir / "ttx.npy", dump(self.dir / "ttx.json", tokens)
-        run(self.opt.ttx, "eval", "-m", model, "--tokens", ids, "--logits", path, "-t", self.opt.threads, *flags)
+        run(self.opt.ttx, "eval", "-m", model, "--tokens", ids, "--logits", path, *self.opt.ttx_flags, *flags)
         rows = np.load(path, mmap_mode="r")
         path.unlink()
         return rows
@@ -105,9 +123,9 @@ class Case:
     def check_twin(self):
         """[mean KL as a batch, step by step], {prompt: what happened} where greedy choices differ, ties."""
         f32 = ["-ctk", "f32", "-ctv", "f32"]
-        tokens = self.windows[0][:N_TWIN]
-        truth = np.load(self.dir / "truth.npy", mmap_mode="r")[:len(tokens)]
-        kl = [divergence(truth, self.ttx_logits(self.twin, tokens, *f32, *s)).mean() for s in ([], ["--step"])]
+        tokens = self.windows[0][:self.n_twin]
+        truth = np.load(self.dir / "truth.npy", mmap_mode="r")[:len(tokens) - self.first]
+        kl = [divergence(truth, self.ttx_logits(self.twin, tokens, *f32, *s)[self.first:]).mean() for s in ([], ["--step"])]
         noise = 3 * np.sqrt(2 * min(max(kl), self.limit))  # of a difference of logits: KL is about its variance / 2
         wrong, self.ties = {}, set()
         for i, g in enumerate(load(self.dir / "greedy.json")):
@@ -128,8 +146,8 @@ class Case:
         truth = np.load(self.dir / "truth.npy", mmap_mode="r")
         out = {f"llama {m}": divergence(truth, np.load(self.dir / f"{m}.npy", mmap_mode="r")) for m in ("batch", "step")}
         for mode, flags in (("batch", []), ("step", ["--step"])):
-            rows = [self.ttx_logits(self.quant, w, "-ctk", "f16", "-ctv", "f16", *flags) for w in self.windows]
-            ends = np.cumsum([0, *map(len, self.windows)])
+            rows = [self.ttx_logits(self.quant, w, "-ctk", "f16", "-ctv", "f16", *flags)[self.first:] for w in self.windows]
+            ends = np.cumsum([0, *map(len, rows)])
             out[f"ttx {mode}"] = np.concatenate([divergence(truth[a:b], r) for a, b, r in zip(ends, ends[1:], rows)])
         return out
 
@@ -138,7 +156,7 @@ class Case:
         same, remark = 0, ""
         for i, (p, g) in enumerate(zip(self.prompts, load(self.dir / "greedy.json"))):
             text = run(self.opt.ttx, "run", "-m", self.twin, "-p", p, "-n", N_GREEDY, "--temp", "0", "--no-escape",
-                       "-ctk", "f32", "-ctv", "f32", "-t", self.opt.threads).decode()
+                       "-ctk", "f32", "-ctv", "f32", *self.opt.ttx_flags).decode()
             # A continuation that stops inside a character: llama.cpp prints U+FFFD, ttx nothing.
             ok = i in self.ties or text.rstrip("\n") == g["text"].rstrip("\n\ufffd")
             same += ok
@@ -147,13 +165,21 @@ class Case:
 
 
 class Report:
-    def __init__(self):
-        self.failed = self.passed = 0
+    """Prints results as they come, and keeps their numbers in a file that a later run adds to."""
 
-    def line(self, name, what, ok, text, remark=""):
+    def __init__(self, path):
+        self.failed = self.passed = 0
+        self.path, self.lock = path, threading.Lock()
+        self.numbers = load(path) if path and path.exists() else {}
+
+    def line(self, name, what, ok, text, remark="", **numbers):
         self.failed, self.passed = self.failed + (not ok), self.passed + ok
-        print(f"{'pass' if ok else 'FAIL'}  {name:18} {what:10} {text}" + (f"\n      {remark}" if remark and not ok else ""),
-              flush=True)
+        sys.stdout.write(f"{'pass' if ok else 'FAIL'}  {name:18} {what:10} {text}\n" + (f"      {remark}\n" if remark and not ok else ""))
+        sys.stdout.flush()
+        with self.lock:
+            self.numbers.setdefault(name, {})[what] = {"pass": bool(ok), **numbers}
+            if self.path:
+                self.path.write_text(json.dumps(self.numbers, indent=1))
 
     def twin(self, case, name):
         kl, wrong = case.check_twin()
@@ -161,53 +187,90 @@ class Report:
         ties = f" ({len(case.ties)} by a tie)" if case.ties else ""
         self.line(name, "twin", max(kl) < case.limit and not wrong,
                   f"KL batch {kl[0]:.1e} step {kl[1]:.1e} (< {case.limit:.0e})  greedy {n - len(wrong)}/{n}{ties}",
-                  next(iter(wrong.values()), ""))
+                  next(iter(wrong.values()), ""), kl=kl, greedy=n - len(wrong), prompts=n, ties=len(case.ties))
 
     def quant(self, name, pooled):
         for mode in ("batch", "step"):
             x = pooled[f"ttx {mode}"]
-            cells, ok = [], True
+            cells, ratios, ok = [], {}, True
             for label, f in (("median", np.median), ("trimmed", trimmed), ("mean", np.mean), ("max", np.max)):
                 own = max(f(pooled["llama batch"]), f(pooled["llama step"]))
                 good = f(x) <= max(RATIO * own, NEGLIGIBLE)
                 if label in ("median", "trimmed"):
                     ok &= bool(good)
+                ratios[label] = [f(x), own]
                 cells.append(f"{label} {f(x):.2e}/{own:.2e}={f(x) / own if own > 0 else 0:4.2f}")
-            self.line(name, f"{mode} {len(x)}", ok, "  ".join(cells))
+            self.line(name, mode, ok, f"{len(x)}: " + "  ".join(cells), n=len(x), **ratios)
 
-    def ppl(self, name, what, ours, theirs, truth, limit, spread=None):
-        """spread: called if the limit is missed, gives the relative spread of llama.cpp's builds."""
+    def ppl_twin(self, name, ours, truth):
         off = abs(ours / truth - 1)
-        if not off <= limit and spread:
-            limit = max(limit, spread())
-        self.line(name, f"ppl {what}", off <= limit, f"{ours:.4f}, truth {truth:.4f}: off by {off:.4%}, allowed {limit:.2%}"
-                  + (f"; llama.cpp {theirs:.4f}: off by {abs(theirs / truth - 1):.4%}" if what != "twin" else ""))
+        self.line(name, "ppl twin", off <= 1e-4, f"{ours:.4f}, truth {truth:.4f}: off by {off:.4%} (<= 0.01%)", ours=ours, truth=truth)
+
+    def ppl_quant(self, name, what, ours, truth, builds):
+        """builds: {build of llama.cpp: its perplexity}."""
+        known = [truth, *builds.values()]
+        outside = max(min(known) / ours, ours / max(known), 1) - 1
+        cells = "  ".join(f"{k} {v:.4f} ({v / truth - 1:+.2%})" for k, v in {"ttx": ours, **builds}.items())
+        own = list(builds.values())
+        self.line(name, what, outside <= 5e-3, f"truth {truth:.4f}  {cells}  llama.cpp's spread {max(own) / min(own) - 1:.2%}",
+                  ours=ours, truth=truth, builds=builds)
 
 
 # ---- models ----
 
-def small_case(opt, arch, type_name, seed, n_tokens):
+def ordinary(rng, n):
+    """Random tokens that are neither bytes nor special."""
+    return rng.integers(N_VOCAB // 8, N_VOCAB - 300, n).tolist()
+
+
+def draw_tokens(case, rng, n):
+    """The tokens of the twin's comparison. Of a model with experts, such that no router of its twin comes near a tie:
+    there the truth itself would depend on rounding, and every later position on that choice."""
+    for _ in range(100):
+        ids = ordinary(rng, n)
+        if case.arch not in EXPERTS:
+            return ids
+        margin = run(case.opt.margin, case.twin, dump(case.dir / "ids.json", ids)).decode()
+        if float(margin.split()[0]) >= TIE:
+            return ids
+    raise reflib.Failed(f"{case.name}: no {n} tokens without a near tie of a router")
+
+
+def small_case(opt, arch, type_name, seed, n_tokens, n_windows, first):
     rng = np.random.default_rng([seed, 7])
-    n_vocab = 2048
-    ids = lambda n: rng.integers(n_vocab // 8, n_vocab - 300, n).tolist()  # ordinary tokens
-    prompts = [ids(8 + 2 * i) for i in range(4 if opt.quick else N_PROMPTS)]
-    case = Case(opt, f"{arch} {type_name}", opt.work / f"{arch}-{type_name}-{seed}", arch == "gemma3", [ids(n_tokens)], prompts)
-    fixture("make_model", "--arch", arch, "--type", type_name, "--seed", seed, "-o", case.quant)
+    case = Case(opt, f"{arch} {type_name}", opt.work / f"{arch}-{type_name}-{seed}-{n_tokens}", gemma=arch == "gemma3",
+                n_twin=n_tokens if arch in EXPERTS else N_TWIN, first=first)
+    case.arch, case.make = arch, ["--arch", arch, "--type", type_name, "--seed", seed]
+    fixture("make_model", *case.make, "-o", case.quant)
     fixture("twin", case.quant, case.twin)
+    case.windows = [draw_tokens(case, rng, n_tokens), *(ordinary(rng, n_tokens) for _ in range(n_windows - 1))]
+    n_prompts = 0 if first else 4 if opt.quick else N_PROMPTS
+    case.prompts = [ordinary(rng, 8 + 2 * i) for i in range(n_prompts)]
     return case
 
 
-def run_small(opt, report, arch, type_name, seeds, n_tokens):
-    cases = [small_case(opt, arch, type_name, s, n_tokens) for s in seeds]
+def check_split(report, case, name):
+    """Old files have a tensor for each expert. llama.cpp no longer reads them; ttx gives the same bits."""
+    split = case.dir / "split.gguf"
+    fixture("make_model", *case.make, "--split", "-o", split)
+    same = [np.array_equal(*(case.ttx_logits(m, case.windows[0], *flags) for m in (case.quant, split)))
+            for flags in ([], ["--step"])]
+    report.line(name, "split", all(same), f"the bits of merged experts: batch {same[0]}, step {same[1]}")
+
+
+def run_small(opt, report, name, arch, type_name, seeds, n_tokens, n_windows=1, first=0):
+    cases = [small_case(opt, arch, type_name, s, n_tokens, n_windows, first) for s in seeds]
     with_quant = type_name != "F32"
     llama([j for c in cases for j in c.reference_jobs(with_quant)], cases[0].dir)
     for s, c in zip(seeds, cases):
-        report.twin(c, f"{c.name} #{s}")
+        report.twin(c, f"{name} #{s}")
+        if arch == "mixtral":
+            check_split(report, c, f"{name} #{s}")
     if with_quant:
         parts = [c.check_quant() for c in cases]
-        report.quant(f"{arch} {type_name}", {k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
-    if type_name == PPL_TYPE and opt.ppl and not opt.quick:
-        check_ppl(opt, report, cases[0])
+        report.quant(name, {k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
+    if type_name == PPL_TYPE and opt.ppl and not opt.quick and arch in DENSE:
+        check_ppl(opt, report, cases[0], name)
     for c in cases:
         c.quant.unlink()
         c.twin.unlink()
@@ -230,37 +293,33 @@ def text_windows(folder, model, n_bytes, size):
     return [[info["bos"], *w[1:]] if info["add_bos"] else w for w in windows], path
 
 
-def perplexity(opt, folder, model, windows, what, isa=None):
-    out = folder / f"nll-{what}-{isa}.npy"
+def reference_ppl(opt, folder, model, windows, kv, isa=None, *flags):
+    out = folder / f"nll-{kv}-{isa}.npy"
     if not out.exists():
-        kv = "f32" if what == "twin" else "f16"
         llama([["nll", "--model", model, "--tokens", dump(folder / "windows.json", windows), "--first", len(windows[0]) // 2,
-                "--kv", kv, "--threads", opt.threads, "--out", out]], folder, isa)
+                "--kv", kv, "--threads", opt.threads, *flags, "--out", out]], folder, isa)
     return float(np.exp(-np.load(out).mean()))
 
 
-def check_ppl(opt, report, case, n_bytes=24000):
-    folder = case.dir
-    windows, text = text_windows(folder, case.quant, n_bytes, 512)
-    for what, model, limit in (("twin", case.twin, 1e-4), ("quantised", case.quant, 5e-3)):
-        kv = "f32" if what == "twin" else "f16"
-        out = run(opt.ttx, "eval", "-m", model, "-f", text, "-c", 512, "-ctk", kv, "-ctv", kv, "-t", opt.threads).decode()
-        ours = float(re.search(r"perplexity: ([0-9.]+)", out)[1])
-        theirs = perplexity(opt, folder, model, windows, what)
-        if what == "twin":
-            truth = theirs
+def ttx_ppl(opt, model, text, kv, *flags):
+    out = run(opt.ttx, "eval", "-m", model, "-f", text, "-c", 512, "-ctk", kv, "-ctv", kv, *opt.ttx_flags, *flags).decode()
+    return float(re.search(r"perplexity: ([0-9.]+)", out)[1])
 
-        def spread():
-            all_builds = [theirs, *(perplexity(opt, folder, model, windows, what, isa) for isa in ("haswell", "x64"))]
-            return max(all_builds) / min(all_builds) - 1
-        report.ppl(case.name, what, ours, theirs, truth, limit, spread if what == "quantised" else None)
+
+def check_ppl(opt, report, case, name):
+    windows, text = text_windows(case.dir, case.quant, N_TEXT, 512)
+    truth = reference_ppl(opt, case.dir, case.twin, windows, "f32")
+    report.ppl_twin(name, ttx_ppl(opt, case.twin, text, "f32"), truth)
+    builds = {isa or "llama.cpp": reference_ppl(opt, case.dir, case.quant, windows, "f16", isa, "--fast") for isa in (None, *BUILDS)}
+    for what, flags in (("ppl batch", []), ("ppl step", ["--step"])):
+        report.ppl_quant(name, what, ttx_ppl(opt, case.quant, text, "f16", *flags), truth, builds)
 
 
 def run_real(opt, report, name, n_positions):
     model = fetch_models.fetch_model(name)
     folder = opt.work / name
-    windows, _ = text_windows(folder, model, 24000, n_positions)
-    case = Case(opt, name, folder, name == "gemma3", windows[:1], PROMPTS[:6] if opt.quick else PROMPTS)
+    windows, _ = text_windows(folder, model, N_TEXT, n_positions)
+    case = Case(opt, name, folder, windows[:1], PROMPTS[:6] if opt.quick else PROMPTS, gemma=name == "gemma3")
     case.quant = model
     if not case.twin.exists():
         part = case.twin.with_suffix(".part")
@@ -276,7 +335,7 @@ def run_real(opt, report, name, n_positions):
     for f in ("truth", "batch", "step"):
         (folder / f"{f}.npy").unlink()
     if opt.ppl:
-        check_ppl(opt, report, case)
+        check_ppl(opt, report, case, name)
 
 
 # ---- the program ----
@@ -302,19 +361,29 @@ def main():
     p.add_argument("--no-ppl", dest="ppl", action="store_false")
     p.add_argument("--threads", default="1", help="of both programs (llama.cpp's threads spin: slow on a busy machine)")
     p.add_argument("--jobs", type=int, default=2, help="models at a time")
+    p.add_argument("--margin", type=lambda s: Path(s).resolve(), help="router_margin (default: beside ttx)")
+    p.add_argument("--isa", default="auto", help="ttx's kernels: avx2, vnni ...")
+    p.add_argument("--json", type=Path, metavar="FILE", help="add the numbers to this file")
     p.add_argument("--work", type=Path, default=reflib.CACHE / "exactness")
     opt = p.parse_args()
+    opt.margin = opt.margin or opt.ttx.with_name("router_margin")
     opt.work = work_folder(opt.work, opt.quick)
-    report = Report()
+    opt.ttx_flags = ["-t", opt.threads, "--isa", opt.isa]
+    report = Report(opt.json)
     start = time.time()
 
     jobs = []
-    for arch in ARCHITECTURES:
-        n_variants = len(archs.ARCHS[arch]["variants"])
-        for type_name in (["Q8_0", "Q4_K"] if opt.quick else quantise.TYPES):
-            seeds = range(n_variants)
-            n_tokens = N_TWIN if type_name == "F32" else -(-N_QUANT // n_variants)
-            jobs.append((f"{arch} {type_name}", run_small, (arch, type_name, seeds, n_tokens)))
+    for arch, types in {**DENSE, **EXPERTS}.items():
+        seeds = range(len(archs.ARCHS[arch]["variants"]))
+        for type_name in (["Q8_0", "Q4_K"] if opt.quick and arch in DENSE else ["Q4_K"] if opt.quick else types):
+            n_tokens, n_windows = N_TWIN if type_name == "F32" else -(-N_QUANT // len(seeds)), 1
+            if arch in EXPERTS and not opt.quick:
+                n_tokens, n_windows = N_EXPERTS, N_PROMPTS_EXPERTS
+            name = f"{arch} {type_name}"
+            jobs.append((name, run_small, (name, arch, type_name, seeds, n_tokens, n_windows)))
+    for seed, type_name in enumerate([] if opt.quick else EXPERTS["gpt-oss"]):
+        name = f"gpt-oss-long {type_name}"  # one variant a type: the second has 128 experts
+        jobs.append((name, run_small, (name, "gpt-oss", type_name, [seed % 3], LONG[1], 1, LONG[0])))
     jobs += [("smollm2", run_real, ("smollm2", N_TWIN if opt.quick else N_QUANT))]
     if not opt.quick:
         jobs += [("gemma3", run_real, ("gemma3", 400))]
