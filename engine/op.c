@@ -266,6 +266,9 @@ enum {
     P_Q8,
     P_D,
     P_SUM,
+    P_Q16,
+    P_D16,
+    P_SUM16,
     P_PANEL,
     P_OPERANDS,
     P_JOBS,
@@ -284,10 +287,16 @@ static void piece_sizes(const ttx_model *m, const ttx_op_limits *lim, size_t siz
     size_t ranges = n > hp->n_head ? n : hp->n_head;
     size_t columns = n > (size_t)lim->k_experts ? n : (size_t)lim->k_experts;
     size_t operands = n >= 2 * OP_MAX_JOBS ? n + 1 : 2 * OP_MAX_JOBS; /* + 1: a bias */
-    size[P_Q8] = columns * k;
-    size[P_D] = columns * ((k + 31) / 32) * sizeof(float);
-    size[P_SUM] = columns * ((k + 15) / 16) * sizeof(int16_t);
-    size[P_PANEL] = ttx_panel_bytes((int64_t)((k + 31) / 32 * 32), (int64_t)columns);
+    int forms = ttx_kernels_forms(lim->kernels);
+    size_t q8 = forms & TTX_ACT_Q8 ? columns : 0, q16 = forms & TTX_ACT_Q16 ? columns : 0;
+    size_t panel = forms & TTX_ACT_PANEL ? columns : 0;
+    size[P_Q8] = q8 * k;
+    size[P_D] = q8 * ((k + 31) / 32) * sizeof(float);
+    size[P_SUM] = q8 * ((k + 15) / 16) * sizeof(int16_t);
+    size[P_Q16] = q16 * k * sizeof(int16_t);
+    size[P_D16] = q16 * (size_t)ttx_q16_blocks((int64_t)k) * sizeof(float);
+    size[P_SUM16] = q16 * ((k + 15) / 16) * sizeof(int32_t);
+    size[P_PANEL] = ttx_panel_bytes((int64_t)((k + 31) / 32 * 32), (int64_t)panel);
     size[P_OPERANDS] = operands * sizeof(operand);
     size[P_JOBS] = OP_MAX_JOBS * sizeof(mm_job);
     size[P_SCRATCH] = (size_t)lim->n_threads * thread_scratch(m);
@@ -313,7 +322,9 @@ int ttx_op_open(ttx_op_state **out, const ttx_model *m, const ttx_op_limits *lim
     piece_sizes(m, lim, size);
     int rc = TTX_OK;
     for (int i = 0; i < P_COUNT && !rc; i++)
-        if (!(p[i] = ttx_arena_alloc(&op->arena, size[i])))
+        if (!size[i])
+            p[i] = NULL;
+        else if (!(p[i] = ttx_arena_alloc(&op->arena, size[i])))
             rc = ttx_fail_nomem(err, "session scratch", size[i]);
     if (!rc) rc = op_moe_open(op, m, lim, err);
     if (rc) {
@@ -323,6 +334,9 @@ int ttx_op_open(ttx_op_state **out, const ttx_model *m, const ttx_op_limits *lim
     op->act.q8 = p[P_Q8];
     op->act.d = p[P_D];
     op->act.sum = p[P_SUM];
+    op->act.q16 = p[P_Q16];
+    op->act.d16 = p[P_D16];
+    op->act.sum16 = p[P_SUM16];
     op->act.panel = p[P_PANEL];
     op->operands = p[P_OPERANDS];
     op->jobs = p[P_JOBS];

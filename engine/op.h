@@ -123,6 +123,7 @@ typedef struct ttx_op_limits {
     uint32_t n_ctx;
     int n_threads;
     int k_experts; /* experts a token can have: the model's, or more with a route source */
+    const ttx_kernels *kernels; /* the forms of activations that they read need space */
 } ttx_op_limits;
 
 /* Bytes that ttx_op_open takes. */

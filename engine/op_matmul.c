@@ -15,20 +15,24 @@ enum {
 /* ---- activations ---- */
 
 struct quant_ctx {
-    const ttx_kernels *k;
     const ttx_act *act;
+    void (*fill)(const ttx_act *x, int64_t begin, int64_t end);
 };
 
-static void quant_columns(void *ctx, int64_t begin, int64_t end, int worker) {
+static void quantise(void *ctx, int64_t begin, int64_t end, int worker) {
     (void)worker;
     const struct quant_ctx *c = ctx;
-    c->k->act_q8(c->act, begin, end);
+    c->fill(c->act, begin, end);
 }
 
-static void quant_panels(void *ctx, int64_t begin, int64_t end, int worker) {
-    (void)worker;
-    const struct quant_ctx *c = ctx;
-    c->k->act_panel(c->act, begin, end);
+/* Fills one form, unless an earlier launch has: n items of `width` columns. */
+static void prepare_form(ttx_step *s, int form, int64_t n, int64_t width,
+                         void (*fill)(const ttx_act *, int64_t, int64_t)) {
+    ttx_op_state *op = s->op;
+    struct quant_ctx ctx = {&op->act, fill};
+    if (op->act_forms & form) return;
+    op_rows(s, n, op->act.k * width, quantise, &ctx);
+    op->act_forms |= form;
 }
 
 int op_act_form(const ttx_step *s, const ttx_weight *w) {
@@ -44,16 +48,11 @@ const ttx_act *op_prepare_act(ttx_step *s, ttx_buf x, int64_t n_cols, int forms)
         op->act.ld = op->act.k = x.dim;
         op->act.n_cols = n_cols;
     }
-    if ((forms & TTX_ACT_Q8) && !(op->act_forms & TTX_ACT_Q8)) {
-        struct quant_ctx ctx = {s->rt->kernels, &op->act};
-        op_rows(s, n_cols, x.dim, quant_columns, &ctx);
-        op->act_forms |= TTX_ACT_Q8;
-    }
-    if ((forms & TTX_ACT_PANEL) && !(op->act_forms & TTX_ACT_PANEL)) {
-        struct quant_ctx ctx = {s->rt->kernels, &op->act};
-        op_rows(s, ttx_panel_count(n_cols), x.dim * TTX_PANEL_COLS, quant_panels, &ctx);
-        op->act_forms |= TTX_ACT_PANEL;
-    }
+    const ttx_kernels *k = s->rt->kernels;
+    if (forms & TTX_ACT_Q8) prepare_form(s, TTX_ACT_Q8, n_cols, 1, k->act_q8);
+    if (forms & TTX_ACT_Q16) prepare_form(s, TTX_ACT_Q16, n_cols, 1, k->act_q16);
+    if (forms & TTX_ACT_PANEL)
+        prepare_form(s, TTX_ACT_PANEL, ttx_panel_count(n_cols), TTX_PANEL_COLS, k->act_panel);
     return &op->act;
 }
 

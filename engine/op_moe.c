@@ -266,12 +266,7 @@ static void run_experts(ttx_step *s, const operand *v, void *ctx) {
                 .type = w->type,
             };
             if (l->e.bias[part]->tensor) j->bias = (const float *)(const void *)(v++)->p;
-            if (l->shared) continue;
-            j->act.n_cols = 1; /* its own column */
-            j->act.f32 += i * act->ld;
-            j->act.q8 += i * act->k;
-            j->act.d += i * (act->k / 32);
-            j->act.sum += i * (act->k / 16);
+            if (!l->shared) j->act = ttx_act_columns(act, i, 1);
         }
     op_run_jobs(s, s->op->jobs, n_jobs);
     for (int part = l->from; part < l->to; part++) op_wrote(s, l->y[part]);

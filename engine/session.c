@@ -158,7 +158,11 @@ static void describe_bufs(ttx_session *s, ttx_buf *buf[N_BUFS], int64_t rows[N_B
 static ttx_op_limits op_limits(const ttx_session *s) {
     uint32_t k = s->model->hp.n_expert_used;
     if (s->set.k_experts > k) k = s->set.k_experts;
-    return (ttx_op_limits){s->set.n_ubatch, s->set.n_ctx, ttx_pool_threads(s->rt->pool), (int)k};
+    return (ttx_op_limits){.n_tokens = s->set.n_ubatch,
+                           .n_ctx = s->set.n_ctx,
+                           .n_threads = ttx_pool_threads(s->rt->pool),
+                           .k_experts = (int)k,
+                           .kernels = s->rt->kernels};
 }
 
 static void count_memory(ttx_session *s) {

@@ -26,11 +26,13 @@ static void fill_avx2(ttx_kernels *k) {
 }
 
 static void fill_avx512(ttx_kernels *k) {
+    ttx_mm_avx512_init(k);
     ttx_attn_avx512_init(k);
 }
 
 static void fill_vnni(ttx_kernels *k) {
     ttx_gemm_vnni_init(k);
+    ttx_mm_vnni_init(k);
 }
 
 typedef void (*fill_fn)(ttx_kernels *k);
@@ -116,6 +118,31 @@ int ttx_kernels_init(ttx_kernels *k, ttx_isa isa, ttx_err *err) {
 }
 
 size_t ttx_matmul_scratch(int64_t k) {
-    (void)k; /* the tiles are of a constant size */
-    return TTX_MM_SCRATCH;
+    size_t planes = (size_t)ttx_q16_blocks(k) * TTX_Q16_SCRATCH;
+    return planes > TTX_MM_SCRATCH ? planes : TTX_MM_SCRATCH;
+}
+
+int ttx_kernels_forms(const ttx_kernels *k) {
+    int forms = TTX_ACT_F32;
+    for (int class = 0; class < TTX_CLASS_COUNT; class ++)
+        for (int type = 0; type < TTX_DTYPE_COUNT; type++) forms |= k->act_form[class][type];
+    return forms;
+}
+
+ttx_act ttx_act_columns(const ttx_act *x, int64_t c, int64_t n) {
+    ttx_act y = *x;
+    y.n_cols = n;
+    y.panel = NULL;
+    y.f32 += c * x->ld;
+    if (x->q8) {
+        y.q8 += c * x->k;
+        y.d += c * (x->k / 32);
+        y.sum += c * (x->k / 16);
+    }
+    if (x->q16) {
+        y.q16 += c * x->k;
+        y.d16 += c * ttx_q16_blocks(x->k);
+        y.sum16 += c * (x->k / 16);
+    }
+    return y;
 }

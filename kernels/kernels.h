@@ -23,16 +23,27 @@
 enum {
     TTX_ACT_F32 = 1, /* x as it is: F32 [n_cols][ld] */
     TTX_ACT_Q8 = 2,  /* int8 in blocks of 32 with an F32 scale each, and block sums */
+    TTX_ACT_Q16 = 4, /* 15 bits in blocks of 256 with an F32 scale each, and block sums */
     /* the same values, columns side by side: what a GEMM of integers reads */
     TTX_ACT_PANEL = 8,
 };
+enum { TTX_Q16_BLOCK = 256, TTX_Q16_MAX = 16383 };
+
+/* Blocks that a column of k values has in Q16; the last may be shorter. */
+static inline int64_t ttx_q16_blocks(int64_t k) {
+    return (k + TTX_Q16_BLOCK - 1) / TTX_Q16_BLOCK;
+}
 
 /* The activations of a matmul: n_cols columns of length k. Column c starts at
- * f32 + c*ld, q8 + c*k, d + c*(k/32), sum + c*(k/16). Views into the session's scratch.
+ * f32 + c*ld, q8 + c*k, d + c*(k/32), sum + c*(k/16), q16 + c*k, d16 + c*ttx_q16_blocks(k),
+ * sum16 + c*(k/16). Views into the session's scratch.
  * Q8 (k a multiple of 32): d = max|x| / 127 over the block of 32, q8 = round-half-even(x / d),
  * never -128; sum[j] = sum of q8 over 16 values (types with minima or 16-blocks need it). A block
  * whose d is below FLT_MIN is zero (d = 0, q8 = 0); one with an Inf or NaN has d = NaN, q8 = 0, so
  * that damage spreads instead of hiding. The same bits at every level.
+ * Q16 (k a multiple of 32): the same with d = max|x| / 16383 over blocks of 256 and
+ * q16 = round-half-even(x * (1 / d)); the sums are of 16 values again. One sign and 14 bits: as
+ * many as leave room for exact sums in 32 bits.
  *
  * PANEL (k a multiple of 32) holds d, q8 and sum as Q8 would, in panels of up to TTX_PANEL_COLS
  * columns, see ttx_panel. A panel of w columns is k/32 blocks one after the other, each:
@@ -47,10 +58,16 @@ typedef struct ttx_act {
     int8_t *q8;
     float *d;
     int16_t *sum;
+    int16_t *q16;
+    float *d16;
+    int32_t *sum16;
     uint8_t *panel; /* of all n_cols columns together: no part of them can be picked out */
     int64_t k;
     int64_t n_cols;
 } ttx_act;
+
+/* The columns [c, c + n) alone, without panels. */
+ttx_act ttx_act_columns(const ttx_act *x, int64_t c, int64_t n);
 
 /* Bytes of a column in a block of a panel, and of the columns of length k. */
 enum { TTX_PANEL_COLS = 7, TTX_PANEL_BLOCK = 44 };
@@ -129,8 +146,9 @@ struct ttx_kernels {
     /* dst[0..n) = the n elements of a row; bit-exact with the official Python package. */
     void (*dequant[TTX_DTYPE_COUNT])(float *dst, const void *src, int64_t n);
 
-    /* Fills the Q8 planes of the columns [c0, c1) from x->f32. */
+    /* Fills the Q8 or Q16 planes of the columns [c0, c1) from x->f32. */
     void (*act_q8)(const ttx_act *x, int64_t c0, int64_t c1);
+    void (*act_q16)(const ttx_act *x, int64_t c0, int64_t c1);
     /* Fills the panels [p0, p1) from x->f32. */
     void (*act_panel)(const ttx_act *x, int64_t p0, int64_t p1);
 
@@ -164,6 +182,9 @@ struct ttx_kernels {
 
 /* Fills the table for a level. Errors: TTX_E_USAGE if the CPU cannot run it. */
 int ttx_kernels_init(ttx_kernels *k, ttx_isa isa, ttx_err *err);
+
+/* The forms that a table's kernels read, together. */
+int ttx_kernels_forms(const ttx_kernels *k);
 
 /* Bytes of scratch that one thread needs for any matmul with this k / any attention. */
 size_t ttx_matmul_scratch(int64_t k);

@@ -16,10 +16,15 @@
 
 /* Bytes a thread: the unpacked tile of a GEMM, and the sums of its rows. */
 enum { TTX_MM_SCRATCH = 90 * 1024 };
+/* ... and for the Q16 planes of a column, each 256 values. */
+enum { TTX_Q16_SCRATCH = 640 };
 
 /* Weights: matmul of both classes, dequant, the forms of activations. */
+void ttx_act_scalar_init(ttx_kernels *k);
 void ttx_mm_scalar_init(ttx_kernels *k);
 void ttx_mm_avx2_init(ttx_kernels *k);
+void ttx_mm_avx512_init(ttx_kernels *k);
+void ttx_mm_vnni_init(ttx_kernels *k);
 void ttx_gemm_vnni_init(ttx_kernels *k);
 
 /* rms_norm, add, scale, glu, softcap, rope, kv_store. */

@@ -1,5 +1,5 @@
 /* matmul_scalar.c -- the reference of everything that touches weights, for any CPU: dequantisation
- * and matmul of both classes for every type, and the quantisation of activations.
+ * and matmul of both classes for every type.
  *
  * Written to be read, not to be fast. Quantised weights in class EXACT: integer dot products over
  * 16 values, scaled and added up in F32. Everything else: 256 weights at a time as F32, times F32
@@ -10,8 +10,6 @@
 #include "half.h"
 #include "unpack.h"
 
-#include <float.h>
-#include <math.h>
 #include <string.h>
 
 enum { CHUNK = 256 }; /* a multiple of every block */
@@ -96,55 +94,6 @@ static void matmul_q8(const ttx_mm *m, int64_t r0, int64_t r1, ttx_dtype type) {
     }
 }
 
-/* One block of 32; see the contract at ttx_act. */
-static void quantise_block(const float *x, int8_t *q, float *d, int16_t sum[2]) {
-    uint32_t top = 0; /* as bits, so that NaN counts as the largest */
-    for (int i = 0; i < 32; i++) {
-        uint32_t u = ttx_f32_bits(x[i]) & 0x7fffffffu;
-        if (u > top) top = u;
-    }
-    *d = top < 0x7f800000u ? ttx_bits_f32(top) / 127.0f : NAN;
-    bool zero = !(*d >= FLT_MIN);
-    if (*d < FLT_MIN) *d = 0.0f;
-    sum[0] = sum[1] = 0;
-    for (int i = 0; i < 32; i++) {
-        q[i] = zero ? 0 : (int8_t)lrintf(x[i] / *d);
-        sum[i / 16] = (int16_t)(sum[i / 16] + q[i]);
-    }
-}
-
-static void act_q8(const ttx_act *x, int64_t c0, int64_t c1) {
-    for (int64_t c = c0; c < c1; c++)
-        for (int64_t k = 0; k < x->k; k += 32) {
-            int64_t at = c * x->k + k;
-            quantise_block(x->f32 + c * x->ld + k, x->q8 + at, x->d + at / 32, x->sum + at / 16);
-        }
-}
-
-/* One column of a panel of `width`; p points to its first four values. */
-static void panel_column(const float *x, int64_t k, uint8_t *p, size_t width) {
-    for (int64_t i = 0; i < k; i += 32, x += 32, p += TTX_PANEL_BLOCK * width) {
-        int8_t q[32];
-        int16_t sum[2];
-        float f[3];
-        quantise_block(x, q, f, sum);
-        f[1] = f[0] * (float)(sum[0] + sum[1]);
-        f[2] = f[0] * (float)sum[1];
-        for (size_t j = 0; j < 32; j++) p[j / 4 * 4 * width + j % 4] = (uint8_t)(q[j] + 128);
-        for (size_t j = 0; j < 3; j++) memcpy(p + (8 + j) * 4 * width, &f[j], 4);
-    }
-}
-
-static void act_panel(const ttx_act *x, int64_t p0, int64_t p1) {
-    for (int64_t p = p0; p < p1; p++) {
-        ttx_panel panel = ttx_panel_get(x->n_cols, p);
-        for (int j = 0; j < panel.width; j++)
-            panel_column(x->f32 + (panel.first + j) * x->ld, x->k,
-                         x->panel + ttx_panel_bytes(x->k, panel.first) + 4 * j,
-                         (size_t)panel.width);
-    }
-}
-
 /* One function a type and job, for tables whose entries do not know their type. */
 #define QUANTISED(X) \
     X(Q4_0)          \
@@ -191,6 +140,5 @@ void ttx_mm_scalar_init(ttx_kernels *k) {
     FLOAT_ENTRIES(f32, F32)
     FLOAT_ENTRIES(f16, F16)
     FLOAT_ENTRIES(bf16, BF16)
-    k->act_q8 = act_q8;
-    k->act_panel = act_panel;
+    ttx_act_scalar_init(k);
 }

@@ -1,8 +1,8 @@
 /* check_weights.c -- dequantisation, activation quantisation and matmul of both classes.
  *
- * Dequantisation and the Q8 activations must have the bits of scalar. A product must be near the
- * one in double precision of the dequantised operands; and its bits must not change with the row
- * range or the columns that are computed beside it.
+ * Dequantisation and the quantised activations must have the bits of scalar. A product must be near
+ * the one in double precision of the dequantised operands; and its bits must not change with the
+ * row range or the columns that are computed beside it.
  */
 #include "check_int.h"
 #include "half.h"
@@ -120,10 +120,22 @@ static void check_dequant(check *c, const type_facts *t) {
 /* The quantised forms of x, of the scalar level. */
 static void fill_forms(check *c, ttx_act *x) {
     c->ref->act_q8(x, 0, x->n_cols);
+    c->ref->act_q16(x, 0, x->n_cols);
     c->ref->act_panel(x, 0, ttx_panel_count(x->n_cols));
 }
 
-/* Columns of activations with their Q8 form (of the scalar level) if k allows it. */
+static void fence_planes(check *c, ttx_act *x) {
+    int64_t n = x->k * x->n_cols;
+    x->q8 = fenced(c, (size_t)n);
+    x->d = fenced_f32(c, n / 32);
+    x->sum = fenced(c, (size_t)(n / 16) * sizeof *x->sum);
+    x->q16 = fenced(c, (size_t)n * sizeof *x->q16);
+    x->d16 = fenced_f32(c, ttx_q16_blocks(x->k) * x->n_cols);
+    x->sum16 = fenced(c, (size_t)(n / 16) * sizeof *x->sum16);
+    x->panel = fenced(c, ttx_panel_bytes(x->k, x->n_cols));
+}
+
+/* Columns of activations with their quantised forms (of the scalar level) if k allows it. */
 static void random_act(check *c, ttx_act *x, int64_t k, int64_t n_cols, kind kind) {
     int64_t ld = k + rnd_below(c, 3);
     float *f32 = fenced_f32(c, ld * (n_cols - 1) + k);
@@ -132,10 +144,7 @@ static void random_act(check *c, ttx_act *x, int64_t k, int64_t n_cols, kind kin
                                  : rnd_normal(c);
     *x = (ttx_act){.f32 = f32, .ld = ld, .k = k, .n_cols = n_cols};
     if (k % 32) return;
-    x->q8 = fenced(c, (size_t)(k * n_cols));
-    x->d = fenced_f32(c, k / 32 * n_cols);
-    x->sum = fenced(c, (size_t)(k / 16 * n_cols) * sizeof *x->sum);
-    x->panel = fenced(c, ttx_panel_bytes(k, n_cols));
+    fence_planes(c, x);
     fill_forms(c, x);
 }
 
@@ -144,35 +153,55 @@ static void same_planes(check *c, const ttx_act *a, const ttx_act *b) {
     if (memcmp(a->q8, b->q8, (size_t)n)) fail(c, "q8 differs from scalar");
     expect_same(c, "d", a->d, b->d, n / 32);
     if (memcmp(a->sum, b->sum, (size_t)(n / 16) * sizeof *a->sum)) fail(c, "sum differs");
+    if (memcmp(a->q16, b->q16, (size_t)n * sizeof *a->q16)) fail(c, "q16 differs from scalar");
+    expect_same(c, "d16", a->d16, b->d16, ttx_q16_blocks(a->k) * a->n_cols);
+    if (memcmp(a->sum16, b->sum16, (size_t)(n / 16) * sizeof *a->sum16)) fail(c, "sum16 differs");
 }
 
-/* The contract itself, once more and otherwise. */
-static void obeys_contract(check *c, const ttx_act *x, int64_t col) {
-    for (int64_t b = 0; b < x->k / 32; b++) {
-        const float *f = x->f32 + col * x->ld + 32 * b;
-        const int8_t *q = x->q8 + col * x->k + 32 * b;
-        float d = x->d[col * x->k / 32 + b], top = 0;
-        int sum[2] = {0};
-        bool bad = false;
-        for (int i = 0; i < 32; i++) {
-            bad |= !isfinite(f[i]);
-            top = fmaxf(top, fabsf(f[i]));
-            sum[i / 16] += q[i];
-        }
-        if (bad ? !isnan(d) : d != (top / 127 < 0x1p-126f ? 0 : top / 127)) fail(c, "d is %a", d);
-        for (int i = 0; i < 2; i++)
-            if (x->sum[(col * x->k + 32 * b) / 16 + i] != sum[i]) fail(c, "sum %d", sum[i]);
-        for (int i = 0; i < 32; i++)
-            if (q[i] != (d > 0 ? (int)nearbyintf(f[i] / d) : 0)) fail(c, "q %d of %a", q[i], f[i]);
+/* The contract itself, once more and otherwise: one block of n values, in either form. */
+static void obeys_contract(check *c, const float *f, int64_t n, float d, const int16_t *q,
+                           const int32_t *sums, bool q16) {
+    float top = 0, limit = q16 ? 16383 : 127;
+    bool bad = false;
+    for (int64_t i = 0; i < n; i++) {
+        bad |= !isfinite(f[i]);
+        top = fmaxf(top, fabsf(f[i]));
+    }
+    if (bad ? !isnan(d) : d != (top / limit < 0x1p-126f ? 0 : top / limit)) fail(c, "d is %a", d);
+    for (int64_t i = 0; i < n; i++) {
+        float quotient = q16 ? f[i] * (1.0f / d) : f[i] / d;
+        if (q[i] != (d > 0 ? (int)nearbyintf(quotient) : 0)) fail(c, "q %d of %a", q[i], f[i]);
+    }
+    for (int64_t j = 0; j < n / 16; j++) {
+        int32_t sum = 0;
+        for (int64_t i = 0; i < 16; i++) sum += q[16 * j + i];
+        if (sums[j] != sum) fail(c, "sum %d", sums[j]);
     }
 }
 
-/* Values where the rounding is decided by the last bit of the quotient. */
-static void near_halves(check *c, float *f) {
+static void column_obeys(check *c, const ttx_act *x, int64_t col) {
+    const float *f = x->f32 + col * x->ld;
+    for (int64_t k = 0; k < x->k; k += 32) {
+        int64_t at = col * x->k + k;
+        int32_t sums[2] = {x->sum[at / 16], x->sum[at / 16 + 1]};
+        int16_t q[32];
+        for (int i = 0; i < 32; i++) q[i] = x->q8[at + i];
+        obeys_contract(c, f + k, 32, x->d[at / 32], q, sums, false);
+    }
+    for (int64_t k = 0, b = 0; k < x->k; k += 256, b++) {
+        int64_t at = col * x->k + k, n = x->k - k < 256 ? x->k - k : 256;
+        obeys_contract(c, f + k, n, x->d16[col * ttx_q16_blocks(x->k) + b], x->q16 + at,
+                       x->sum16 + at / 16, true);
+    }
+}
+
+/* Values where the rounding to integers up to `limit` is decided by the last bit of the quotient.
+ */
+static void near_halves(check *c, float *f, int n, int limit) {
     f[0] = rnd_normal(c);
-    float d = fabsf(f[0]) / 127.0f;
-    for (int i = 1; i < 32; i++) {
-        f[i] = ((float)rnd_below(c, 253) - 126.5f) * d;
+    float d = fabsf(f[0]) / (float)limit;
+    for (int i = 1; i < n; i++) {
+        f[i] = ((float)rnd_below(c, 2 * limit - 1) - ((float)limit - 0.5f)) * d;
         if (rnd_below(c, 2)) f[i] = nextafterf(f[i], rnd_below(c, 2) ? INFINITY : -INFINITY);
     }
 }
@@ -218,50 +247,68 @@ static void check_act_panel(check *c) {
     }
 }
 
-static void check_act_q8(check *c) {
-    if (!begin(c, "act_q8") || !present(c, c->k->act_q8 != NULL)) return;
-    for (int round = 0; round < 60; round++) {
-        int64_t k = 32 * (1 + rnd_below(c, 9)), n = 1 + rnd_below(c, 4);
+/* The first column: blocks of every size, rare NaN. The last: values near halves. */
+static void odd_values(check *c, const ttx_act *x) {
+    static const float odd[] = {0x1p-149f, 0x1.fcp-120f, 0x1.fap-120f, 0x1.fffcp-113f, 3e38f, -0.0f,
+                                0.5f,      INFINITY,     NAN,          127.0f};
+    float *f = (float *)x->f32, *last = f + (x->n_cols - 1) * x->ld;
+    bool rough = rnd_below(c, 2);
+    for (int64_t i = 0; i < x->k; i++) {
+        if (i % 32 == 0 && rnd_below(c, 4) == 0) memset(f + i, 0, 32 * sizeof *f);
+        if (rnd_below(c, rough ? 32 : 300) == 0)
+            f[i] = odd[rnd_below(c, 10)];
+        else
+            f[i] *= ldexpf(1, (int)(i / 32) * 31 % 60 - 30);
+    }
+    if (rnd_below(c, 2))
+        near_halves(c, last, (int)(x->k < 256 ? x->k : 256), 16383);
+    else
+        for (int64_t i = 0; i < x->k; i += 64) near_halves(c, last + i, 32, 127);
+}
+
+static void check_act(check *c) {
+    if (!begin(c, "act") || !present(c, c->k->act_q8 && c->k->act_q16)) return;
+    for (int round = 0; round < 80; round++) {
+        int64_t k = 32 * (1 + rnd_below(c, round % 2 ? 9 : 20)), n = 1 + rnd_below(c, 4);
         ttx_act x, y;
         random_act(c, &x, k, n, TYPICAL);
-        float *f = (float *)x.f32;
-        static const float odd[] = {0x1p-149f, 0x1.fcp-120f, 0x1.fap-120f, 3e38f, -0.0f,
-                                    0.5f,      INFINITY,     NAN,          127.0f};
-        for (int64_t i = 0; i < k; i++) { /* the first column: blocks of every size, rare NaN */
-            if (i % 32 == 0 && rnd_below(c, 4) == 0) memset(f + i, 0, 32 * sizeof *f);
-            if (rnd_below(c, 32) == 0)
-                f[i] = odd[rnd_below(c, 9)];
-            else
-                f[i] *= ldexpf(1, (int)(i / 32) * 31 % 60 - 30);
-        }
-        for (int64_t i = 0; i < k; i += 64) near_halves(c, f + (n - 1) * x.ld + i);
+        odd_values(c, &x);
         y = x;
-        y.q8 = fenced(c, (size_t)(k * n));
-        y.d = fenced_f32(c, k / 32 * n);
-        y.sum = fenced(c, (size_t)(k / 16 * n) * sizeof *y.sum);
+        fence_planes(c, &y);
         c->ref->act_q8(&x, 0, n);
+        c->ref->act_q16(&x, 0, n);
         int64_t cut = rnd_below(c, (int)n + 1);
         c->k->act_q8(&y, cut, n);
+        c->k->act_q16(&y, cut, n);
         c->k->act_q8(&y, 0, cut);
+        c->k->act_q16(&y, 0, cut);
         same_planes(c, &y, &x);
-        for (int64_t col = 0; col < n; col++) obeys_contract(c, &y, col);
+        for (int64_t col = 0; col < n; col++) column_obeys(c, &y, col);
         release(c);
     }
+}
+
+/* The value that a kernel works with for element i of a column. */
+static double act_value(const ttx_act *x, int form, int64_t col, int64_t i) {
+    int64_t at = col * x->k + i;
+    if (form == TTX_ACT_Q8 || form == TTX_ACT_PANEL) return (double)x->d[at / 32] * x->q8[at];
+    if (form == TTX_ACT_Q16)
+        return (double)x->d16[col * ttx_q16_blocks(x->k) + i / 256] * x->q16[at];
+    return (double)x->f32[col * x->ld + i];
 }
 
 /* Expected products and tolerances, [n_cols][n_rows]. */
 static void expected(check *c, const type_facts *t, const ttx_mm *m, ttx_class class, double *want,
                      double *tol) {
     const ttx_act *x = m->x;
-    bool q8 = c->k->act_form[class][t->type] != TTX_ACT_F32;
+    int form = c->k->act_form[class][t->type];
     double *w = calloc((size_t)m->k * 2, sizeof *w), *mag = w + m->k;
     for (int64_t r = 0; r < m->n_rows; r++) {
         double_weights(t, w, mag, m->w + (size_t)r * m->row_bytes, m->k);
         for (int64_t col = 0; col < x->n_cols; col++) {
             double sum = 0, size = 0;
             for (int64_t i = 0; i < m->k; i++) {
-                int64_t at = col * x->k + i;
-                double v = q8 ? (double)x->d[at / 32] * x->q8[at] : (double)x->f32[col * x->ld + i];
+                double v = act_value(x, form, col, i);
                 sum += w[i] * v;
                 size += mag[i] * fabs(v);
             }
@@ -278,13 +325,8 @@ static void check_parts(check *c, const ttx_mm *m, ttx_matmul_fn fn, void *scrat
         int64_t r0 = rnd_below(c, (int)m->n_rows),
                 r1 = r0 + 1 + rnd_below(c, (int)(m->n_rows - r0));
         int64_t c0 = rnd_below(c, (int)m->x->n_cols);
-        ttx_act x = *m->x;
-        x.n_cols = 1 + rnd_below(c, (int)(x.n_cols - c0));
-        x.f32 += c0 * x.ld;
+        ttx_act x = ttx_act_columns(m->x, c0, 1 + rnd_below(c, (int)(m->x->n_cols - c0)));
         if (x.q8) {
-            x.q8 += c0 * x.k;
-            x.d += c0 * x.k / 32;
-            x.sum += c0 * x.k / 16;
             x.panel = fenced(c, ttx_panel_bytes(x.k, x.n_cols));
             c->ref->act_panel(&x, 0, ttx_panel_count(x.n_cols));
         }
@@ -423,7 +465,7 @@ void check_weights(check *c) {
         bench_weights(c);
         return;
     }
-    check_act_q8(c);
+    check_act(c);
     check_act_panel(c);
     for (int i = 0; i < N_TYPES; i++) {
         check_dequant(c, &types[i]);

@@ -1,0 +1,100 @@
+/* dot_q16_int.h -- class EXACT for quantised weights with AVX-512: integer dot products against Q16
+ * activations. Included by dot_q16_avx512.c and dot_q16_vnni.c, which say how bytes are multiplied.
+ *
+ * Activations of 15 bits are split into two planes of bytes, x = hi * 2^n + lo, so that the weights
+ * are unpacked once, to bytes, and multiplied by both planes. At the start of a call the planes are
+ * put, in the thread's scratch, into the order in which the type's weights come out of its blocks.
+ * Rows are taken four at a time: they share the loads of the planes, and their scales are decoded
+ * together. The last rows of a range are joined by copies of the last one, whose results are
+ * dropped: the bits of a row do not depend on its neighbours. Memory is prefetched in its own
+ * order, across the four rows and beyond.
+ *
+ * To be included by *_avx512.c and *_vnni.c only.
+ */
+#ifndef TTX_DOT_Q16_INT_H
+#define TTX_DOT_Q16_INT_H
+
+#include "quant_blocks.h"
+#include "mm_avx2_int.h"
+
+/* acc + the sums of four products, bytes of u (unsigned) by bytes of s; `wide`: u may exceed 127.
+ * acc + the sums of two products of words. To be defined by the includer. */
+TTX_INLINE __m512i ttx_dot_bytes(__m512i acc, __m512i u, __m512i s, bool wide);
+TTX_INLINE __m512i ttx_dot_words(__m512i acc, __m512i a, __m512i b);
+
+enum {
+    ROWS = 4,
+    BAND = 64,          /* rows that stay in cache while the columns pass */
+    PREFETCH_AT = 2048, /* bytes beyond the next four rows */
+};
+
+TTX_INLINE __m512i ttx_load512(const void *p) {
+    return _mm512_loadu_si512(p);
+}
+
+TTX_INLINE __m128i load128(const void *p) {
+    return _mm_loadu_si128(p);
+}
+
+/* 16 bytes at each of four places. */
+TTX_INLINE __m512i load4(const void *a, const void *b, const void *c, const void *d) {
+    __m256i lo = _mm256_inserti128_si256(_mm256_castsi128_si256(load128(a)), load128(b), 1);
+    __m256i hi = _mm256_inserti128_si256(_mm256_castsi128_si256(load128(c)), load128(d), 1);
+    return _mm512_inserti64x4(_mm512_castsi256_si512(lo), hi, 1);
+}
+
+/* The bits `mask` of each byte; v shifted right within words, or left if `by` is negative. */
+TTX_INLINE __m512i bits(__m512i v, int by, int mask) {
+    __m512i m = _mm512_set1_epi8((char)mask);
+    if (by > 0) return _mm512_and_si512(_mm512_srli_epi16(v, (unsigned)by), m);
+    if (by < 0) return _mm512_and_si512(_mm512_slli_epi16(v, (unsigned)-by), m);
+    return _mm512_and_si512(v, m);
+}
+
+/* The place to prefetch from while four rows from w on are worked on: what comes after them, so
+ * that memory sees one stream; into L2, as it is more than L1 holds. */
+TTX_INLINE const uint8_t *next_rows(const uint8_t *w, size_t row_bytes) {
+    return w + ROWS * row_bytes + PREFETCH_AT;
+}
+
+TTX_INLINE void prefetch_bytes(const uint8_t *p, size_t bytes) {
+    for (size_t i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T1);
+}
+
+TTX_INLINE __m512i zero512(void) {
+    return _mm512_setzero_si512();
+}
+
+/* Splits 16 values: x = hi * 2^n + lo, lo unsigned; `is_signed`: n = 8 and lo signed. */
+TTX_INLINE void split16(__m128i *hi, __m128i *lo, const int16_t *x, int n, bool is_signed) {
+    __m256i v = ttx_load256(x);
+    __m256i top = is_signed ? _mm256_add_epi16(v, _mm256_set1_epi16(128)) : v;
+    *hi = _mm256_cvtepi16_epi8(_mm256_srai_epi16(top, n));
+    *lo = _mm256_cvtepi16_epi8(n == 7 ? _mm256_and_si256(v, _mm256_set1_epi16(127)) : v);
+}
+
+/* Views of the activations of one column. */
+typedef struct column {
+    const int16_t *q16;
+    const float *d;
+    const int32_t *sum;
+} column;
+
+TTX_INLINE column column_of(const ttx_act *x, int64_t c) {
+    return (column){x->q16 + c * x->k, x->d16 + c * ttx_q16_blocks(x->k),
+                    x->sum16 + c * (x->k / 16)};
+}
+
+/* Four row pointers from r on; beyond r1 the last row again. */
+TTX_INLINE void four_rows(const uint8_t *w[ROWS], const ttx_mm *m, int64_t r, int64_t r1) {
+    for (int i = 0; i < ROWS; i++)
+        w[i] = m->w + (size_t)(r + i < r1 ? r + i : r1 - 1) * m->row_bytes;
+}
+
+TTX_INLINE void store_rows(const ttx_mm *m, int64_t c, int64_t r, int64_t r1,
+                           const __m512 y[ROWS]) {
+    for (int i = 0; i < ROWS && r + i < r1; i++)
+        m->y[c * m->ldy + r + i] = _mm512_reduce_add_ps(y[i]);
+}
+
+#endif
