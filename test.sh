@@ -12,7 +12,7 @@ cd "$(dirname "$0")"
 # shellcheck source=.ci/common.sh
 . .ci/common.sh
 
-need_packages clang clang-format clang-tidy cppcheck shellcheck groff
+need_packages clang clang-format clang-tidy cppcheck shellcheck groff chromium
 # The sanitizers' runtime is a package of its own in newer releases.
 if ! echo 'int main(void) { return 0; }' |
     clang -x c -fsanitize=address -o /dev/null - 2>/dev/null; then

@@ -9,6 +9,7 @@ const byLayerKeys = () => {
 };
 const shownBins = () => { const [a, b] = binRange(); return b - a + 1; };
 const binName = (i) => binTokens(binRange()[0] + i);
+const binShort = (i) => "token " + (binRange()[0] + i) * T.tokens_a_bin;
 const statLayers = () => S.layers.filter((l) => layerShown(l.layer_id === null ? -1 : l.layer_id));
 const statName = (l) => layerName(l.layer_id === null ? -1 : l.layer_id);
 
@@ -40,18 +41,18 @@ function lineChart(id, title, note, data, options) {
 
 heat("token-layer", "Tokens by layers", "What each token took from each layer. A batch is shared evenly by its tokens.", () => {
   const sums = sumByBin(rowLayer, filter.metric), keys = byLayerKeys();
-  return { rows: keys.map(layerName), columns: shownBins(), column: binName,
+  return { rows: keys.map(layerName), columns: shownBins(), column: binName, short: binShort,
            value: (j, i) => (sums.get(keys[j]) || [])[i] || 0, text: (v) => asMetric(v, filter.metric) };
 });
 
 heat("token-tensor", "Tokens by tensors", "Tensors in the order of the file, then the caches of keys and values. Zoom with the wheel or +.", () => {
   const sums = sumByBin((i) => (rowTensor(i) < 0 ? undefined : rowTensor(i)), filter.metric);
   const keys = [...sums.keys()].sort((a, b) => a - b);
-  return { rows: keys.map(tensorName), columns: shownBins(), column: binName,
+  return { rows: keys.map(tensorName), columns: shownBins(), column: binName, short: binShort,
            value: (j, i) => sums.get(keys[j])[i], text: (v) => asMetric(v, filter.metric) };
 }, { left: 150 });
 
-lineChart("token-time", "Time of a token", "Time of its batch, divided by the tokens in it; and the bytes of keys and values that it read and wrote.", () => {
+lineChart("token-time", "Time of a token", "Time of its batch, divided by the tokens in it.", () => {
   const [b0, b1] = binRange(), rows = [];
   for (let b = b0; b <= b1; b++) if (tokenBins.n[b]) rows.push([b * T.tokens_a_bin, tokenBins.ns[b] / tokenBins.n[b]]);
   return { labels: ["token", "ns"], rows, x: (v) => asCount(v), y: asTime };
@@ -181,7 +182,7 @@ lineChart("rates", "Over time", "Bytes of the file accessed, and bytes read from
   return { labels: ["time", "accessed", "read"], rows, x: asTime, y: (v) => asBytes(v) + "/s" };
 }, { wide: true });
 
-charts.push({ id: "events", title: "Reads and faults over time", note: "Reads that ttx asked for, minor and major page faults, in each bin of time.", make: (box) => {
+charts.push({ id: "events", title: "Reads and faults over time", wide: true, note: "Reads that ttx asked for, minor and major page faults, in each bin of time.", make: (box) => {
   const chart = lines(linesIn(box), () => {
     const rows = [];
     for (let t = 0; t < T.n_time; t++) rows.push([t * T.ns_a_time, times.reads[t], times.minor[t], times.major[t]]);
@@ -254,6 +255,7 @@ function headMap(id, title, note, fields, text) {
       const at = (i) => { let k = starts.length - 1; while (starts[k] > i) k--; return [k, i - starts[k]]; };
       return { rows: v.map((l) => layerName(l.layer_id)), columns,
                column: (i) => { const [k, h] = at(i); return fields[k][0] + " head " + h; },
+               short: (i) => { const [k, h] = at(i); return fields[k][0] + " " + h; },
                value: (j, i) => { const [k, h] = at(i); return v[j][fields[k][1]][h] || 0; }, text };
     });
     chart.empty = () => (S.heads.length ? "" : "No record of a head (they need --trace-level head).");
@@ -316,7 +318,7 @@ charts.push({ id: "experts", title: "Experts", note: "Each layer's experts: toke
 charts.push({ id: "specialisation", title: "Specialisation", note: "How much of the choice of experts the word alone explains: mutual information of words and experts over the entropy of experts (large in short runs, where most words come once); and how often the next token takes the same expert again.", make(box) {
   const chart = bars(canvasIn(box, "Specialisation"), () => ({
     bars: expertLayers("tokens").map((l) => ({ name: layerName(l.layer_id), values: [l.specialisation, l.predicted_by_previous_token] })),
-    series: ["explained by the word", "as the token before"], text: percent }));
+    series: ["explained by the word", "as the token before"], text: percent }), { sideBySide: true });
   chart.empty = noExperts;
   return chart;
 } });
@@ -332,7 +334,7 @@ charts.push({ id: "favours", title: "Tokens that experts favour", wide: true, no
   const chart = {
     update() {
       const table = document.createElement("table"), head = table.createTHead().insertRow(), body = table.createTBody();
-      for (const h of ["expert", "tokens", "favours"]) { const e = document.createElement("th"); e.textContent = h; head.append(e); }
+      for (const h of ["expert", "tokens", "favours"]) { const e = document.createElement("th"); e.textContent = h; if (h === "favours") e.className = "words"; head.append(e); }
       layer().favoured_tokens.forEach((list, e) => {
         const line = body.insertRow();
         line.insertCell().textContent = "expert " + e;

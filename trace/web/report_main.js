@@ -84,7 +84,7 @@ function readFilters() {
   drawAll();
 }
 function resetFilters() {
-  Object.assign(filter, { layers: [0, Math.max(0, nLayer - 1)], tokens: [0, Math.max(0, T.n_token - 1)], phase: -1, outside: true, ops: new Set(usedOps) });
+  Object.assign(filter, { layers: [0, Math.max(0, nLayer - 1)], tokens: [0, Math.max(0, T.n_token - 1)], phase: -1, outside: true, ops: new Set(usedOps), metric: "bytes" });
   showFilters();
   for (const c of charts) if (c.it.plane && c.it.plane.all) c.it.plane.all();
   drawAll();

@@ -39,10 +39,10 @@ charts.push({ id: "player", title: "The wave of accesses", wide: true,
       const perLine = T.file_bytes / LINES;
       c.fillStyle = css("--empty");
       for (let k = 0; k < LINES; k++) c.fillRect(0, k * 9, width, 8);
-      const trail = Math.min(400, list.length);
+      const trail = Math.min(150, list.length);
       for (let k = Math.max(0, at - trail + 1); k <= at && k < list.length; k++) {
-        const i = list[k], fresh = 1 - (at - k) / trail, rgb = palettes.YlOrRd[Math.round(40 + 215 * fresh)];
-        c.fillStyle = `rgba(${rgb.join()},${(0.15 + 0.85 * fresh).toFixed(3)})`;
+        const i = list[k], fresh = 1 - (at - k) / trail, rgb = palettes.YlOrRd[Math.round(30 + 190 * fresh)];
+        c.fillStyle = `rgba(${rgb.join()},${(0.08 + 0.92 * fresh * fresh).toFixed(3)})`;
         let from = w.at[i];
         const end = from + w.size[i];
         while (from < end) {

@@ -122,23 +122,30 @@ class Plane {
     this.ctx.moveTo(x - 8, y); this.ctx.lineTo(x + 8, y); this.ctx.moveTo(x, y - 8); this.ctx.lineTo(x, y + 8);
     this.ctx.stroke();
   }
-  // Labels along the axes, outside of the plot: n of them at most, named by text(x).
-  axes(textX, textY) {
+  // Labels along the axes, outside of the plot. `cells`: there is one row to a unit of y.
+  axes(textX, textY, cells) {
     const c = this.ctx;
     c.restore(); c.save();
     c.fillStyle = css("--soft");
-    c.textAlign = "center"; c.textBaseline = "top";
-    const nx = Math.max(2, Math.floor(this.plotWidth / 130)), ny = Math.max(2, Math.floor(this.plotHeight / 32));
-    for (let i = 0; i <= nx; i++) {
-      const x = this.x0 + ((this.x1 - this.x0) * i) / nx;
-      c.textAlign = i === 0 ? "left" : i === nx ? "right" : "center";
-      c.fillText(textX(Math.min(x, this.width * (1 - 1e-9))), this.px(x), this.pixels - this.bottom + 6);
+    c.textBaseline = "top";
+    const nx = Math.max(2, Math.floor(this.plotWidth / 110));
+    for (let i = 0, free = -1; i <= nx; i++) {
+      const x = this.x0 + ((this.x1 - this.x0) * i) / nx, text = textX(Math.min(x, this.width * (1 - 1e-9))), w = c.measureText(text).width;
+      const at = i === 0 ? this.px(x) : i === nx ? this.px(x) - w : this.px(x) - w / 2;
+      if (at < free) continue;
+      c.fillText(text, at, this.pixels - this.bottom + 6);
+      free = at + w + 8;
     }
     c.textAlign = "right"; c.textBaseline = "middle";
-    for (let i = 0; i < ny; i++) {
-      const y = this.y0 + ((this.y1 - this.y0) * (i + 0.5)) / ny;
-      c.fillText(textY(y).slice(-Math.floor(this.left / 6)), this.left - 6, this.py(y));
-    }
+    const label = (y) => {
+      const text = textY(y), most = Math.floor(this.left / 6);
+      c.fillText(text.length > most ? text.slice(0, 4) + "…" + text.slice(5 - most) : text, this.left - 6, this.py(y));
+    };
+    const perRow = this.plotHeight / (this.y1 - this.y0), step = Math.max(1, Math.ceil(13 / perRow));
+    if (cells)
+      for (let row = Math.floor(this.y0 / step) * step; row < this.y1; row += step) { if (row + 0.5 >= this.y0 && row + 0.5 < this.y1) label(row + 0.5); }
+    else
+      for (let i = 0, n = Math.max(2, Math.floor(this.plotHeight / 32)); i < n; i++) label(this.y0 + ((this.y1 - this.y0) * (i + 0.5)) / n);
   }
   image(nx, ny, colour) { // one pixel of an off-screen image for each cell that is in sight
     const i0 = Math.max(0, Math.floor(this.x0)), i1 = Math.min(nx, Math.ceil(this.x1));
@@ -169,7 +176,7 @@ function heatmap(canvas, pixels, data, options = {}) {
       const v = d.value(j, i);
       return v > 0 ? colours[Math.max(0, Math.round((255 * (options.linear ? v / most : Math.log1p(v) / Math.log1p(most)))))] : null;
     });
-    p.axes((x) => d.column(Math.floor(x)), (y) => d.rows[Math.floor(y)] || "");
+    p.axes((x) => (d.short || d.column)(Math.floor(x)), (y) => d.rows[Math.floor(y)] || "", true);
   }, (x, y) => {
     const i = Math.floor(x), j = Math.floor(y);
     return d.rows[j] === undefined ? "" : d.rows[j] + "\n" + d.column(i) + "\n" + d.text(d.value(j, i));
@@ -201,31 +208,41 @@ function bars(canvas, data, options = {}) {
     const h = p.plotHeight / (p.y1 - p.y0), lane = Math.max(1, h * 0.78);
     d.bars.forEach((bar, j) => {
       let from = 0;
-      const y = p.py(j) + (h - lane) / 2;
+      const y = p.py(j) + (h - lane) / 2, side = options.sideBySide ? lane / bar.values.length : 0;
       bar.values.forEach((v, k) => {
         p.ctx.fillStyle = d.series.length > 1 ? colour(k) : css("--accent");
-        p.ctx.fillRect(p.px(from), y, Math.max(v > 0 ? 1 : 0, p.px(from + v) - p.px(from)), lane);
-        from += v;
+        p.ctx.fillRect(p.px(from), y + k * side, Math.max(v > 0 ? 1 : 0, p.px(from + v) - p.px(from)), side || lane);
+        from = side ? 0 : from + v;
       });
       if (h >= 11) {
         p.ctx.fillStyle = css("--ink");
         p.ctx.textBaseline = "middle"; p.ctx.textAlign = "left";
-        p.ctx.fillText(d.text(from), Math.min(p.px(from) + 4, p.left + p.plotWidth - 64), y + lane / 2);
+        p.ctx.fillText(side ? bar.values.map(d.text).join(", ") : d.text(from), p.px(side ? Math.max(...bar.values) : from) + 5, y + lane / 2);
       }
     });
-    p.axes((x) => d.text(x), (y) => (d.bars[Math.floor(y)] || { name: "" }).name);
+    p.axes((x) => d.text(x), (y) => (d.bars[Math.floor(y)] || { name: "" }).name, true);
   }, (x, y) => {
     const bar = d.bars[Math.floor(y)];
     return bar ? bar.name + "\n" + d.series.map((s, k) => s + ": " + d.text(bar.values[k])).join("\n") : "";
   });
   plane.left = options.left || 130;
+  const legend = document.createElement("div");
+  legend.className = "legend";
+  canvas.before(legend);
   return {
     plane,
     update() {
       d = data();
-      most = Math.max(0, ...d.bars.map((b) => b.values.reduce((a, v) => a + v, 0)));
+      most = Math.max(0, ...d.bars.map((b) => (options.sideBySide ? Math.max(...b.values) : b.values.reduce((a, v) => a + v, 0))));
+      legend.textContent = "";
+      if (d.series.length > 1)
+        d.series.forEach((name, k) => {
+          const mark = document.createElement("span");
+          mark.style.background = colour(k);
+          legend.append(mark, name);
+        });
       plane.pixels = Math.min(560, Math.max(90, d.bars.length * (d.bars.length > 40 ? 12 : 18) + 30));
-      plane.size(most * 1.1 || 1, Math.max(1, d.bars.length));
+      plane.size(most * (options.sideBySide ? 1.45 : 1.25) || 1, Math.max(1, d.bars.length));
       plane.draw();
       return most > 0;
     },
@@ -236,6 +253,9 @@ function bars(canvas, data, options = {}) {
 // data(): {labels: [x, ...series], rows: [[x, ...]], options}
 function lines(div, data) {
   let d = null, graph = null;
+  const legend = document.createElement("div");
+  legend.className = "legend";
+  div.before(legend);
   return {
     update() {
       d = data();
@@ -248,7 +268,7 @@ function lines(div, data) {
       }
       graph = new Dygraph(div, d.rows, Object.assign({
         labels: d.labels, colors: ["#e6550d", "#2c728e", "#5ec962", "#9e6ebd"], strokeWidth: 1.5,
-        gridLineColor: css("--line"), axisLineColor: css("--line"), legend: "always", labelsSeparateLines: false,
+        gridLineColor: css("--line"), axisLineColor: css("--line"), legend: "always", labelsSeparateLines: false, labelsDiv: legend,
         axes: { x: { axisLabelFormatter: d.x, valueFormatter: d.x }, y: { axisLabelFormatter: d.y, valueFormatter: d.y, axisLabelWidth: 70 } },
       }, d.options));
       return d.rows.some((r) => r.slice(1).some((v) => v > 0));
