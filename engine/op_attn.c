@@ -7,6 +7,8 @@
 
 #include "rope.h"
 
+_Static_assert((int)TTX_KV_CHUNK == (int)TTX_ATTN_CHUNK, "the cache is cut as attention is");
+
 enum { SERIAL_VALUES = 16384 }; /* values of K below which one thread is enough */
 
 static void run_rope_table(ttx_step *s, const operand *v, void *ctx) {
@@ -68,9 +70,9 @@ static void store_rows(void *ctx, int64_t begin, int64_t end, int worker) {
     const ttx_hparams *hp = s->hp;
     for (int64_t t = begin; t < end; t++)
         for (uint32_t h = 0; h < hp->n_head_kv; h++) {
-            kn->kv_store(ttx_kv_k(s->kv, s->layer, (int)h) + (size_t)s->pos[t] * s->kv->k_row,
+            kn->kv_store(ttx_kv_k(s->kv, s->layer, (int)h, (uint32_t)s->pos[t]),
                          c->k.p + t * c->k.dim + h * hp->d_k, hp->d_k, s->kv->k_type);
-            kn->kv_store(ttx_kv_v(s->kv, s->layer, (int)h) + (size_t)s->pos[t] * s->kv->v_row,
+            kn->kv_store(ttx_kv_v(s->kv, s->layer, (int)h, (uint32_t)s->pos[t]),
                          c->v.p + t * c->v.dim + h * hp->d_v, hp->d_v, s->kv->v_type);
         }
 }
@@ -101,10 +103,12 @@ static ttx_attn attn_of(const struct attn_ctx *c, int64_t kv_head) {
     return (ttx_attn){
         .start = s->op->start,
         .end = s->op->end,
-        .k = ttx_kv_k(s->kv, s->layer, (int)kv_head),
-        .v = ttx_kv_v(s->kv, s->layer, (int)kv_head),
+        .k = ttx_kv_k(s->kv, s->layer, (int)kv_head, 0),
+        .v = ttx_kv_v(s->kv, s->layer, (int)kv_head, 0),
         .k_bytes = s->kv->k_row,
         .v_bytes = s->kv->v_row,
+        .k_chunk = s->kv->chunk_bytes,
+        .v_chunk = s->kv->chunk_bytes,
         .k_type = s->kv->k_type,
         .v_type = s->kv->v_type,
         .d_k = s->hp->d_k,

@@ -352,7 +352,7 @@ static int32_t clamp(int64_t x, int64_t lo, int64_t hi) {
     return (int32_t)(x < lo ? lo : x > hi ? hi : x);
 }
 
-/* The block that starts at position `base`; `more`: the next one comes after it. */
+/* The block that starts at position `base`; `more`: the next one of the chunk comes after it. */
 static void run_block(tile *t, const ttx_attn *a, int64_t base, bool more) {
     int64_t j0 = BLOCK, j1 = 0;
     for (int64_t i = 0; i < t->n; i++) {
@@ -363,7 +363,9 @@ static void run_block(tile *t, const ttx_attn *a, int64_t base, bool more) {
         if (t->hi[i] > j1) j1 = t->hi[i];
     }
     if (j0 >= j1) return;
-    const uint8_t *k = row_of(a->k, base, a->k_bytes), *v = row_of(a->v, base, a->v_bytes);
+    size_t chunk = (size_t)(base / TTX_ATTN_CHUNK);
+    const uint8_t *k = row_of(a->k + chunk * a->k_chunk, base % TTX_ATTN_CHUNK, a->k_bytes);
+    const uint8_t *v = row_of(a->v + chunk * a->v_chunk, base % TTX_ATTN_CHUNK, a->v_bytes);
     score_block(t, a, k, v, j0, j1);
     for (int64_t i = 0; i < t->n; i++) weigh_block(t, i, a->scale, a->softcap);
     gather_block(t, a, v, more ? row_of(k, BLOCK, a->k_bytes) : NULL, j0, j1);

@@ -380,8 +380,8 @@ static void run_chunk(tile *t, const ttx_attn *a, int64_t q0, int64_t chunk) {
         if (lo < j0) j0 = lo;
         if (hi > j1) j1 = hi;
     }
-    const uint8_t *k = row_of(a->k, base, a->k_bytes), *v = row_of(a->v, base, a->v_bytes);
-    stream s = {row_of(v, j1, a->v_bytes), more ? row_of(k, CHUNK, a->k_bytes) : NULL};
+    const uint8_t *k = a->k + (size_t)chunk * a->k_chunk, *v = a->v + (size_t)chunk * a->v_chunk;
+    stream s = {row_of(v, j1, a->v_bytes), more ? k + a->k_chunk : NULL};
     if (j0 < j1) score_chunk(t, a, k, row_of(v, j0, a->v_bytes), j0, j1);
     for (int64_t i = 0; i < t->n; i++) weigh(t, i, a->scale, a->softcap);
     for (int64_t b = j0 / BLOCK * BLOCK; b < j1; b += BLOCK) gather_block(t, a, v, s, b, j0, j1);

@@ -76,6 +76,7 @@ static void chunk_tile(const ttx_attn *a, int64_t q0, int64_t n, int64_t chunk, 
     double *acc = (double *)(t + 1);
     float *row = (float *)(acc + TTX_ATTN_TILE * a->d_v);
     int64_t base = chunk * TTX_ATTN_CHUNK, len = ttx_attn_part_len(a->d_v);
+    const uint8_t *k = a->k + (size_t)chunk * a->k_chunk, *v = a->v + (size_t)chunk * a->v_chunk;
     int64_t lo[TTX_ATTN_TILE], hi[TTX_ATTN_TILE], first = TTX_ATTN_CHUNK, last = 0;
     for (int64_t i = 0; i < n; i++) {
         lo[i] = clamp(a->start[q0 + i] - base, 0, TTX_ATTN_CHUNK);
@@ -84,7 +85,7 @@ static void chunk_tile(const ttx_attn *a, int64_t q0, int64_t n, int64_t chunk, 
         if (lo[i] < hi[i] && hi[i] > last) last = hi[i];
     }
     for (int64_t j = first; j < last; j++) {
-        unpack(row, a->k + (size_t)(base + j) * a->k_bytes, a->d_k, a->k_type);
+        unpack(row, k + (size_t)j * a->k_bytes, a->d_k, a->k_type);
         for (int64_t i = 0; i < n; i++)
             if (lo[i] <= j && j < hi[i]) t->s[i][j] = score(a, a->q + (q0 + i) * a->ldq, row);
     }
@@ -92,7 +93,7 @@ static void chunk_tile(const ttx_attn *a, int64_t q0, int64_t n, int64_t chunk, 
         t->m[i] = exponentials(t->s[i] + lo[i], hi[i] - lo[i], &t->l[i]);
     memset(acc, 0, sizeof *acc * (size_t)(n * a->d_v));
     for (int64_t j = first; j < last; j++) {
-        unpack(row, a->v + (size_t)(base + j) * a->v_bytes, a->d_v, a->v_type);
+        unpack(row, v + (size_t)j * a->v_bytes, a->d_v, a->v_type);
         for (int64_t i = 0; i < n; i++)
             if (lo[i] <= j && j < hi[i])
                 for (int64_t c = 0; c < a->d_v; c++)

@@ -107,7 +107,8 @@ typedef void (*ttx_matmul_fn)(const ttx_mm *m, int64_t r0, int64_t r1, void *scr
 
 /* Fused attention of some queries over one KV head. Query i is q + i*ldq, F32 [d_k]; it sees the
  * positions [start[i], end[i]). K is [n][d_k], V is [n][d_v] from position 0, rows of k_bytes and
- * v_bytes bytes, of type F32, F16 or Q8_0. out + i*ldo receives F32 [d_v].
+ * v_bytes bytes, of type F32, F16 or Q8_0. The rows of a chunk of positions (see below) lie one
+ * after the other; chunks are k_chunk and v_chunk bytes apart. out + i*ldo receives F32 [d_v].
  * Scores are q.k * scale, then softcap * tanh(s / softcap) if softcap > 0. If `sink` is not NULL,
  * sink[i] is one more logit that takes part in the softmax without a value.
  * start[i] <= end[i]; an empty range gives zeros.
@@ -121,7 +122,7 @@ typedef struct ttx_attn {
     const int32_t *start, *end;
     int64_t n_q;
     const uint8_t *k, *v;
-    size_t k_bytes, v_bytes;
+    size_t k_bytes, v_bytes, k_chunk, v_chunk;
     ttx_dtype k_type, v_type;
     int64_t d_k, d_v;
     float scale, softcap;

@@ -203,29 +203,34 @@ static void memory(void) {
     rig_close(&r);
 }
 
-/* Rows of different layers, heads and positions do not overlap, and fill the cache. */
-static void kv_layout(void) {
+/* Rows of different layers, heads and positions do not overlap, and lie in the cache; a head's rows
+ * of a chunk lie one after the other. */
+static void kv_layout(uint32_t n_ctx, uint32_t capacity) {
     ttx_hparams hp = {.n_layer = 3, .n_head_kv = 2, .d_k = 64, .d_v = 32};
-    enum { CTX = 7 };
     ttx_kv kv;
     ttx_err err = {0};
-    CHECK_INT(ttx_kv_open(&kv, &hp, CTX, TTX_Q8_0, TTX_F16, &err), 0);
-    CHECK_INT(kv.bytes, ttx_kv_bytes(&hp, CTX, TTX_Q8_0, TTX_F16));
-    CHECK_INT(kv.bytes, 3 * 2 * CTX * (2 * 34 + 32 * 2));
-    for (int pass = 0; pass < 2; pass++) {
-        uint8_t tag = 1;
+    CHECK_INT(ttx_kv_open(&kv, &hp, n_ctx, TTX_Q8_0, TTX_F16, &err), 0);
+    CHECK_INT(kv.bytes, ttx_kv_bytes(&hp, n_ctx, TTX_Q8_0, TTX_F16));
+    CHECK_INT(kv.bytes, 3 * 2 * capacity * (2 * 34 + 32 * 2));
+    for (uint64_t i = 0; i < kv.bytes; i++) CHECK_INT(kv.mem[i], 0);
+    for (uint32_t pos = 0; pos < n_ctx; pos++)
         for (int l = 0; l < 3; l++)
-            for (int h = 0; h < 2; h++, tag++) {
-                uint8_t *k = ttx_kv_k(&kv, l, h), *v = ttx_kv_v(&kv, l, h);
-                if (!pass) {
-                    memset(k, tag, CTX * kv.k_row);
-                    memset(v, tag + 100, CTX * kv.v_row);
-                }
-                for (size_t i = 0; i < CTX * kv.k_row; i++) CHECK_INT(k[i], tag);
-                for (size_t i = 0; i < CTX * kv.v_row; i++) CHECK_INT(v[i], tag + 100);
+            for (int h = 0; h < 2; h++) {
+                uint8_t *k = ttx_kv_k(&kv, l, h, pos), *v = ttx_kv_v(&kv, l, h, pos);
+                CHECK(k >= kv.mem && k + kv.k_row <= kv.mem + kv.bytes);
+                CHECK(v >= kv.mem && v + kv.v_row <= kv.mem + kv.bytes);
+                for (size_t i = 0; i < kv.k_row; i++) k[i]++;
+                for (size_t i = 0; i < kv.v_row; i++) v[i]++;
+                if (pos % TTX_KV_CHUNK == 0) continue;
+                CHECK(k == ttx_kv_k(&kv, l, h, pos - 1) + kv.k_row);
+                CHECK(v == ttx_kv_v(&kv, l, h, pos - 1) + kv.v_row);
             }
+    uint64_t written = 0;
+    for (uint64_t i = 0; i < kv.bytes; i++) {
+        CHECK(kv.mem[i] <= 1);
+        written += kv.mem[i];
     }
-    for (uint64_t i = 0; i < kv.bytes; i++) CHECK(kv.mem[i] != 0);
+    CHECK_INT(written, 3 * 2 * n_ctx * (2 * 34 + 32 * 2));
     ttx_kv_close(&kv);
     ttx_kv_close(&kv);
 }
@@ -238,6 +243,7 @@ int main(void) {
     limits();
     settings_refused();
     memory();
-    kv_layout();
+    kv_layout(7, 7);
+    kv_layout(2 * TTX_KV_CHUNK + 1, 3 * TTX_KV_CHUNK);
     return failures != 0;
 }

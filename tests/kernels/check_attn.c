@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 typedef struct shape {
     int64_t d_k, d_v, n_q, n_pos;
@@ -35,15 +36,24 @@ typedef struct attn_case {
     void *scratch;
 } attn_case;
 
+/* Byte offset of a position's row. */
+static size_t place(int64_t pos, size_t row_bytes, size_t chunk_bytes) {
+    return (size_t)(pos / TTX_ATTN_CHUNK) * chunk_bytes +
+           (size_t)(pos % TTX_ATTN_CHUNK) * row_bytes;
+}
+
+/* n rows, with a gap of rubbish between the chunks. */
 static uint8_t *random_rows(check *c, ttx_dtype type, int64_t n, int64_t d, float offset,
-                            size_t *row_bytes) {
-    *row_bytes = ttx_dtype_bytes(type, (uint64_t)d);
-    uint8_t *rows = fenced(c, *row_bytes * (size_t)n);
+                            size_t *row_bytes, size_t *chunk_bytes) {
+    size_t row = *row_bytes = ttx_dtype_bytes(type, (uint64_t)d);
+    size_t chunk = *chunk_bytes = row * TTX_ATTN_CHUNK + (size_t)rnd_below(c, 100);
+    uint8_t *rows = fenced(c, place(n - 1, row, chunk) + row);
     float *x = malloc(sizeof *x * (size_t)d);
+    memset(rows, 0xff, place(n - 1, row, chunk));
     for (int64_t i = 0; i < n; i++) {
         fill_normal(c, x, d);
         for (int64_t j = 0; j < d; j++) x[j] += offset;
-        c->ref->kv_store(rows + (size_t)i * *row_bytes, x, d, type);
+        c->ref->kv_store(rows + place(i, row, chunk), x, d, type);
     }
     free(x);
     return rows;
@@ -51,8 +61,8 @@ static uint8_t *random_rows(check *c, ttx_dtype type, int64_t n, int64_t d, floa
 
 static attn_case random_case(check *c, const shape *s) {
     attn_case t = {.n_pos = s->n_pos};
-    t.k = random_rows(c, s->k_type, s->n_pos, s->d_k, 0, &t.a.k_bytes);
-    t.v = random_rows(c, s->v_type, s->n_pos, s->d_v, 0.5f, &t.a.v_bytes);
+    t.k = random_rows(c, s->k_type, s->n_pos, s->d_k, 0, &t.a.k_bytes, &t.a.k_chunk);
+    t.v = random_rows(c, s->v_type, s->n_pos, s->d_v, 0.5f, &t.a.v_bytes, &t.a.v_chunk);
     int64_t ldq = s->d_k + 3, ldo = s->d_v + 5;
     float *q = fenced_f32(c, s->n_q * ldq - 3), *sink = fenced_f32(c, s->n_q);
     fill_normal(c, q, s->n_q * ldq - 3);
@@ -78,6 +88,8 @@ static attn_case random_case(check *c, const shape *s) {
                      .v = t.v,
                      .k_bytes = t.a.k_bytes,
                      .v_bytes = t.a.v_bytes,
+                     .k_chunk = t.a.k_chunk,
+                     .v_chunk = t.a.v_chunk,
                      .k_type = s->k_type,
                      .v_type = s->v_type,
                      .d_k = s->d_k,
@@ -111,8 +123,8 @@ static void oracle(const ttx_attn *a, int64_t i, double *want, double *tol) {
     for (int64_t j = 0; j < n; j++) {
         double dot = 0, mag = 0;
         for (int64_t c = 0; c < a->d_k; c++) {
-            double p =
-                a->q[i * a->ldq + c] * element(a->k + (size_t)(lo + j) * a->k_bytes, a->k_type, c);
+            double p = a->q[i * a->ldq + c] *
+                       element(a->k + place(lo + j, a->k_bytes, a->k_chunk), a->k_type, c);
             dot += p;
             mag += fabs(p);
         }
@@ -131,7 +143,8 @@ static void oracle(const ttx_attn *a, int64_t i, double *want, double *tol) {
         double mag = 0;
         want[c] = 0;
         for (int64_t j = 0; j < n; j++) {
-            double p = s[j] / sum * element(a->v + (size_t)(lo + j) * a->v_bytes, a->v_type, c);
+            double p =
+                s[j] / sum * element(a->v + place(lo + j, a->v_bytes, a->v_chunk), a->v_type, c);
             want[c] += p;
             mag += fabs(p);
         }
@@ -143,12 +156,12 @@ static void oracle(const ttx_attn *a, int64_t i, double *want, double *tol) {
 
 /* Fills with NaN bits what query i does not see, in copies of K and V. */
 static void poison(const ttx_attn *a, int64_t n_pos, int64_t i, uint8_t *k, uint8_t *v) {
-    memcpy(k, a->k, a->k_bytes * (size_t)n_pos);
-    memcpy(v, a->v, a->v_bytes * (size_t)n_pos);
+    memcpy(k, a->k, place(n_pos - 1, a->k_bytes, a->k_chunk) + a->k_bytes);
+    memcpy(v, a->v, place(n_pos - 1, a->v_bytes, a->v_chunk) + a->v_bytes);
     for (int64_t j = 0; j < n_pos; j++)
         if (j < a->start[i] || j >= a->end[i]) {
-            memset(k + (size_t)j * a->k_bytes, 0xff, a->k_bytes);
-            memset(v + (size_t)j * a->v_bytes, 0xff, a->v_bytes);
+            memset(k + place(j, a->k_bytes, a->k_chunk), 0xff, a->k_bytes);
+            memset(v + place(j, a->v_bytes, a->v_chunk), 0xff, a->v_bytes);
         }
 }
 
@@ -167,8 +180,8 @@ static void check_alone(check *c, const attn_case *t, int64_t i) {
     b.out = fenced_f32(c, b.d_v);
     c->k->attention(&b, t->scratch);
     expect_same(c, "alone", b.out, t->a.out + i * t->a.ldo, b.d_v);
-    uint8_t *k = fenced(c, b.k_bytes * (size_t)t->n_pos);
-    uint8_t *v = fenced(c, b.v_bytes * (size_t)t->n_pos);
+    uint8_t *k = fenced(c, place(t->n_pos - 1, b.k_bytes, b.k_chunk) + b.k_bytes);
+    uint8_t *v = fenced(c, place(t->n_pos - 1, b.v_bytes, b.v_chunk) + b.v_bytes);
     poison(&t->a, t->n_pos, i, k, v);
     b.k = k;
     b.v = v;
@@ -242,6 +255,14 @@ static void check_shape(check *c, const shape *s) {
     release(c);
 }
 
+/* As the KV cache: in huge pages. */
+static uint8_t *huge(check *c, size_t bytes) {
+    uint8_t *p = fenced(c, bytes);
+    size_t skip = (4096 - (uintptr_t)p % 4096) % 4096;
+    if (bytes > skip) madvise(p + skip, bytes - skip, MADV_HUGEPAGE);
+    return p;
+}
+
 typedef struct attn_bench {
     check *c;
     attn_case t;
@@ -254,8 +275,8 @@ static void run_attn_bench(void *ctx, int thread, int n_threads) {
     attn_bench *b = ctx;
     for (int64_t h = thread; h < b->n_head; h += n_threads) {
         ttx_attn a = b->t.a;
-        a.k += a.k_bytes * (size_t)(h * b->t.n_pos);
-        a.v += a.v_bytes * (size_t)(h * b->t.n_pos);
+        a.k += a.k_chunk * (size_t)(h * (b->t.n_pos / TTX_ATTN_CHUNK));
+        a.v += a.v_chunk * (size_t)(h * (b->t.n_pos / TTX_ATTN_CHUNK));
         a.out += thread * a.n_q * a.ldo;
         b->c->k->attention(&a, b->scratch[thread]);
     }
@@ -274,11 +295,13 @@ static void bench_shape(check *c, ttx_dtype type, int64_t d, int64_t n_q, int64_
     shape s = {d, d, n_q, n_pos, type, type, 0, 0, 1, false};
     b.t = random_case(c, &s);
     ttx_attn *a = &b.t.a;
-    uint8_t *k = fenced(c, row * (size_t)(n_pos * b.n_head));
-    uint8_t *v = fenced(c, row * (size_t)(n_pos * b.n_head));
-    for (int64_t h = 0; h < b.n_head; h++) {
-        memcpy(k + row * (size_t)(h * n_pos), a->k, row * (size_t)n_pos);
-        memcpy(v + row * (size_t)(h * n_pos), a->v, row * (size_t)n_pos);
+    int64_t n_chunk = n_pos / TTX_ATTN_CHUNK * b.n_head;
+    a->k_chunk = a->v_chunk = row * TTX_ATTN_CHUNK;
+    uint8_t *k = huge(c, row * (size_t)(n_pos * b.n_head));
+    uint8_t *v = huge(c, row * (size_t)(n_pos * b.n_head));
+    for (int64_t i = 0; i < n_chunk; i++) {
+        memcpy(k + a->k_chunk * (size_t)i, a->k, a->k_chunk);
+        memcpy(v + a->v_chunk * (size_t)i, a->v, a->v_chunk);
     }
     a->k = k;
     a->v = v;
