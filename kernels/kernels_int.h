@@ -30,6 +30,7 @@ void ttx_gemm_vnni_init(ttx_kernels *k);
 /* rms_norm, add, scale, glu, softcap, rope, kv_store. */
 void ttx_ops_scalar_init(ttx_kernels *k);
 void ttx_ops_avx2_init(ttx_kernels *k);
+void ttx_ops_avx512_init(ttx_kernels *k);
 
 /* attention. */
 void ttx_attn_scalar_init(ttx_kernels *k);
