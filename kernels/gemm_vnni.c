@@ -116,10 +116,6 @@ static void multiply(const ttx_wtype *t, work *w, int64_t b0, int n, const ttx_a
     }
 }
 
-static __mmask16 mask16(int64_t n) {
-    return (__mmask16)(n >= 16 ? 0xffff : n <= 0 ? 0 : (1 << n) - 1);
-}
-
 /* n blocks of 32 rows, of which the first n_rows exist. */
 static void unpack(const ttx_wtype *t, work *work, ttx_rows r, int64_t n_rows, int n) {
     if (n_rows < TTX_WB_ROWS) { /* rows that do not exist repeat the last */
@@ -152,12 +148,8 @@ static void gemm_rows(const ttx_wtype *t, const ttx_mm *m, int64_t r, int64_t r1
         prefetch(rest > n ? (ttx_rows){rows.w + t->bytes, rows.stride} : below, t->bytes);
         multiply(t, work, b, n, m->x, p0, p1);
     }
-    const __mmask16 mask[2] = {mask16(r1 - r), mask16(r1 - r - 16)};
     int64_t c0 = ttx_panel_get(m->x->n_cols, p0).first, c1 = ttx_panel_get(m->x->n_cols, p1).first;
-    for (int64_t c = c0; c < c1; c++)
-        for (int h = 0; h < 2; h++)
-            _mm512_mask_storeu_ps(m->y + c * m->ldy + r + 16 * h, mask[h],
-                                  _mm512_load_ps(work->sum[c - c0] + 16 * h));
+    ttx_store_rows(m->y + c0 * m->ldy + r, m->ldy, work->sum, c1 - c0, r1 - r);
 }
 
 static void gemm(const ttx_wtype *t, const ttx_mm *m, int64_t r0, int64_t r1, work *work) {

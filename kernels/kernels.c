@@ -27,6 +27,7 @@ static void fill_avx2(ttx_kernels *k) {
 
 static void fill_avx512(ttx_kernels *k) {
     ttx_mm_avx512_init(k);
+    ttx_gemm_avx512_init(k);
     ttx_attn_avx512_init(k);
     ttx_ops_avx512_init(k);
 }

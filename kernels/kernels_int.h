@@ -15,7 +15,7 @@
 #include "kernels.h"
 
 /* Bytes a thread: the unpacked tile of a GEMM, and the sums of its rows. */
-enum { TTX_MM_SCRATCH = 90 * 1024 };
+enum { TTX_MM_SCRATCH = 120 * 1024 };
 /* ... and for the Q16 planes of a column, each 256 values. */
 enum { TTX_Q16_SCRATCH = 640 };
 
@@ -25,6 +25,7 @@ void ttx_mm_scalar_init(ttx_kernels *k);
 void ttx_mm_avx2_init(ttx_kernels *k);
 void ttx_mm_avx512_init(ttx_kernels *k);
 void ttx_mm_vnni_init(ttx_kernels *k);
+void ttx_gemm_avx512_init(ttx_kernels *k);
 void ttx_gemm_vnni_init(ttx_kernels *k);
 
 /* rms_norm, add, scale, glu, softcap, rope, kv_store. */

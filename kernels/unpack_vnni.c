@@ -1,8 +1,9 @@
 /* unpack_vnni.c -- weights of every quantised type as ttx_wblock.
  *
  * Rows and values change places before anything else is done: 16 bytes each of 16 rows become four
- * vectors of one dword a row (rows16). Then nibbles, bits and scales are taken apart for 16 rows at
- * once, whatever they are; so a type costs what its shifts and masks cost. Layouts: quant_blocks.h.
+ * vectors of one dword a row (ttx_rows16). Then nibbles, bits and scales are taken apart for 16
+ * rows at once, whatever they are; so a type costs what its shifts and masks cost. Layouts:
+ * quant_blocks.h.
  *
  * All functions work on half h of the rows.
  */
@@ -12,36 +13,10 @@
 
 #include <stddef.h>
 
-/* The compiler knows where p comes from no more. Otherwise gcc computes the addresses of all rows
- * before a loop, has not enough registers for them, and what it does then costs a third. */
-#define FORGET(p) __asm__("" : "+r"(p))
-
-/* Dword i of the 16 bytes that begin `at` bytes into each row: out[i]. Lane l of v[j] is row
- * 4l + j; what is left is to transpose 4 x 4 dwords within lanes. */
-TTX_INLINE void rows16(__m512i out[4], ttx_rows r, size_t at) {
-    __m512i v[4];
-    const uint8_t *p = r.w + at;
-    FORGET(p);
-#pragma GCC unroll 4
-    for (size_t j = 0; j < 4; j++, p += r.stride) {
-#define LANE(l) _mm_loadu_si128((const void *)(p + 4 * (l)*r.stride))
-        v[j] = _mm512_castsi128_si512(LANE(0));
-        v[j] = _mm512_mask_broadcast_i32x4(v[j], 0x00f0, LANE(1));
-        v[j] = _mm512_mask_broadcast_i32x4(v[j], 0x0f00, LANE(2));
-        v[j] = _mm512_mask_broadcast_i32x4(v[j], 0xf000, LANE(3));
-    }
-    __m512i a = _mm512_unpacklo_epi32(v[0], v[1]), b = _mm512_unpackhi_epi32(v[0], v[1]);
-    __m512i c = _mm512_unpacklo_epi32(v[2], v[3]), d = _mm512_unpackhi_epi32(v[2], v[3]);
-    out[0] = _mm512_unpacklo_epi64(a, c);
-    out[1] = _mm512_unpackhi_epi64(a, c);
-    out[2] = _mm512_unpacklo_epi64(b, d);
-    out[3] = _mm512_unpackhi_epi64(b, d);
-}
-
-/* One of these dwords. */
+/* One of the dwords of ttx_rows16. */
 TTX_INLINE __m512i rows_dword(ttx_rows r, size_t at, int i) {
     __m512i v[4];
-    rows16(v, r, at);
+    ttx_rows16(v, r, at);
     return v[i];
 }
 
@@ -102,7 +77,7 @@ TTX_INLINE __m512i fifth_bits(__m512i qh, int i) {
 TTX_INLINE void nibbles32(ttx_wblock *out, int h, ttx_rows r, size_t at, coding coding,
                           const __m512i *qh, int offset) {
     __m512i v[4], low[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
-    rows16(v, r, at);
+    ttx_rows16(v, r, at);
 #pragma GCC unroll 8
     for (int i = 0; i < 8; i++) {
         __m512i q = i < 4 ? AND(v[i], 15) : AND(RIGHT(v[i - 4], 4), 15);
@@ -158,7 +133,7 @@ static void unpack_q8_0(ttx_wblock *out, int h, ttx_rows r, int n) {
         scales32(&out[b], h, rows_dword(r, 0, 0), false);
 #pragma GCC unroll 2
         for (int half = 0; half < 2; half++) {
-            rows16(q, r, offsetof(ttx_q8_0, qs) + 16 * (size_t)half);
+            ttx_rows16(q, r, offsetof(ttx_q8_0, qs) + 16 * (size_t)half);
 #pragma GCC unroll 4
             for (int i = 0; i < 4; i++) put(&out[b], h, 4 * half + i, q[i], &low[i % 2]);
         }
@@ -185,11 +160,11 @@ TTX_INLINE void k4_scales(ttx_wblock *out, int h, const __m512i head[4]) {
 /* The integers of Q4_K and Q5_K (high: its fifth bits, bit b of value i for block b). */
 TTX_INLINE void k4_quants(ttx_wblock *out, int h, ttx_rows r, size_t at, const __m512i *high) {
     for (int b = 0; b < 8; b += 2, out += 2) {
-        FORGET(out);
+        TTX_FORGET(out);
         __m512i low[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
         for (int half = 0; half < 2; half++) {
             __m512i v[4];
-            rows16(v, r, at + 16 * (size_t)(b + half));
+            ttx_rows16(v, r, at + 16 * (size_t)(b + half));
 #pragma GCC unroll 4
             for (int i = 0; i < 4; i++) {
                 __m512i q0 = AND(v[i], 15), q1 = AND(RIGHT(v[i], 4), 15);
@@ -210,7 +185,7 @@ TTX_INLINE void k4_quants(ttx_wblock *out, int h, ttx_rows r, size_t at, const _
 static void unpack_q4_k(ttx_wblock *out, int h, ttx_rows r, int n) {
     (void)n;
     __m512i head[4];
-    rows16(head, r, 0);
+    ttx_rows16(head, r, 0);
     k4_scales(out, h, head);
     k4_quants(out, h, r, offsetof(ttx_q4_k, qs), NULL);
 }
@@ -218,10 +193,10 @@ static void unpack_q4_k(ttx_wblock *out, int h, ttx_rows r, int n) {
 static void unpack_q5_k(ttx_wblock *out, int h, ttx_rows r, int n) {
     (void)n;
     __m512i v[8];
-    rows16(v, r, 0);
+    ttx_rows16(v, r, 0);
     k4_scales(out, h, v);
-    rows16(v, r, offsetof(ttx_q5_k, qh));
-    rows16(v + 4, r, offsetof(ttx_q5_k, qh) + 16);
+    ttx_rows16(v, r, offsetof(ttx_q5_k, qh));
+    ttx_rows16(v + 4, r, offsetof(ttx_q5_k, qh) + 16);
     k4_quants(out, h, r, offsetof(ttx_q5_k, qs), v);
 }
 
@@ -239,15 +214,15 @@ static void unpack_q6_k(ttx_wblock *out, int h, ttx_rows r, int n) {
     (void)n;
     __m512i v[4], hi[4];
     const __m512 d = high_half(rows_dword(r, sizeof(ttx_q6_k) - 16, 3)); /* d is at the end */
-    rows16(v, r, offsetof(ttx_q6_k, scales));
+    ttx_rows16(v, r, offsetof(ttx_q6_k, scales));
 #pragma GCC unroll 16
     for (int j = 0; j < 16; j++) scales_by_16(out, h, j, signed_byte(v[j / 4], j % 4), d);
     for (int part = 0; part < 4; part++) { /* 16 values of four blocks */
         const int b = part / 2 * 4, half = part % 2;
-        rows16(hi, r, offsetof(ttx_q6_k, qh) + 16 * part);
+        ttx_rows16(hi, r, offsetof(ttx_q6_k, qh) + 16 * part);
 #pragma GCC unroll 2
         for (int odd = 0; odd < 2; odd++) {
-            rows16(v, r, offsetof(ttx_q6_k, ql) + 64 * (part / 2) + 32 * odd + 16 * half);
+            ttx_rows16(v, r, offsetof(ttx_q6_k, ql) + 64 * (part / 2) + 32 * odd + 16 * half);
             __m512i low[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
 #pragma GCC unroll 4
             for (int i = 0; i < 4; i++) {
@@ -268,7 +243,7 @@ TTX_INLINE void k2_quants(ttx_wblock *out, int h, ttx_rows r, size_t at, const _
     for (int part = 0; part < 4; part++) { /* 16 values of four blocks */
         const int half = part % 2;
         __m512i v[4];
-        rows16(v, r, at + 16 * (size_t)part);
+        ttx_rows16(v, r, at + 16 * (size_t)part);
 #pragma GCC unroll 4
         for (int b = 0; b < 4; b++) {
             ttx_wblock *to = &out[part / 2 * 4 + b];
@@ -291,7 +266,7 @@ static void unpack_q2_k(ttx_wblock *out, int h, ttx_rows r, int n) {
     (void)n;
     __m512i v[4], both = rows_dword(r, sizeof(ttx_q2_k) - 16, 3); /* at the end */
     const __m512 d = low_half(both), dmin = high_half(both);
-    rows16(v, r, 0);
+    ttx_rows16(v, r, 0);
 #pragma GCC unroll 8
     for (int b = 0; b < 8; b++) {
         __m512 m[2];
@@ -311,7 +286,7 @@ static void unpack_q3_k(ttx_wblock *out, int h, ttx_rows r, int n) {
     (void)n;
     __m512i v[4], s[4], high[8];
     /* two bytes early, so as not to read beyond the last block */
-    rows16(v, r, offsetof(ttx_q3_k, scales) - 2);
+    ttx_rows16(v, r, offsetof(ttx_q3_k, scales) - 2);
     const __m512 d = high_half(v[3]);
     for (int i = 0; i < 3; i++)
         v[i] = OR(_mm512_srli_epi32(v[i], 16), _mm512_slli_epi32(v[i + 1], 16));
@@ -320,15 +295,15 @@ static void unpack_q3_k(ttx_wblock *out, int h, ttx_rows r, int n) {
         s[i] = OR(AND(moved(v[i % 2], i / 2 * 4, 0), 15), AND(moved(v[2], 2 * i, 4), 48));
 #pragma GCC unroll 16
     for (int j = 0; j < 16; j++) scales_by_16(out, h, j, signed_byte(SUB(s[j / 4], 32), j % 4), d);
-    rows16(high, r, 0);
-    rows16(high + 4, r, 16);
+    ttx_rows16(high, r, 0);
+    ttx_rows16(high + 4, r, 16);
     k2_quants(out, h, r, offsetof(ttx_q3_k, qs), high);
 }
 
 static void unpack_iq4_xs(ttx_wblock *out, int h, ttx_rows r, int n) {
     (void)n;
     __m512i head[4];
-    rows16(head, r, 0);
+    ttx_rows16(head, r, 0);
     const __m512 d = low_half(head[0]);
     for (int b = 0; b < 8; b++) {
         __m512i lo = _mm512_srl_epi32(head[1], _mm_cvtsi32_si128(4 * b));

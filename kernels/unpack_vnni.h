@@ -5,6 +5,7 @@
 #define TTX_UNPACK_VNNI_H
 
 #include "dtype.h"
+#include "lanes_avx512_int.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -23,12 +24,6 @@ typedef struct ttx_wblock {
     float s[2][2][16];
     float m[2][2][16]; /* by 16: [1] holds m1 - m0 */
 } ttx_wblock;
-
-/* Rows of blocks in the file's layout. */
-typedef struct ttx_rows {
-    const uint8_t *w;
-    size_t stride;
-} ttx_rows;
 
 typedef struct ttx_wtype {
     bool by_16, has_min;
