@@ -16,7 +16,7 @@ def row(cells):
 
 def ratios(r):
     """ttx's distance from the truth over llama.cpp's: median and trimmed mean."""
-    return [f"{a / b:.2f}" for a, b in (r["median"], r["trimmed"])] if r else ["", ""]
+    return [f"{a / b:.2f}" if a / b >= 0.01 else "< 0.01" for a, b in (r["median"], r["trimmed"])] if r else ["", ""]
 
 
 def distances(name, lines, seeds):
