@@ -33,6 +33,13 @@ typedef struct block_type {
 
 #define AT(T, w, i) ((const T *)(const void *)(w) + (i))
 
+/* Splits 16 values, x = 256 * hi + lo with both signed. */
+TTX_INLINE void split16(__m128i *hi, __m128i *lo, const int16_t *x) {
+    __m256i v = ttx_load256(x), top = _mm256_add_epi16(v, _mm256_set1_epi16(128));
+    *hi = _mm256_cvtepi16_epi8(_mm256_srai_epi16(top, 8));
+    *lo = _mm256_cvtepi16_epi8(v);
+}
+
 /* The values [0, 32 n) of x. */
 TTX_INLINE void pack_group(const block_type *t, group_act *a, const int16_t *x, int n) {
     const __m512i one = _mm512_set1_epi8(1);
@@ -40,7 +47,7 @@ TTX_INLINE void pack_group(const block_type *t, group_act *a, const int16_t *x, 
     for (int i = 0; i < 4; i++)
         for (int h = 0; h < 2; h++) {
             hi[h][i] = lo[h][i] = _mm_setzero_si128();
-            if (i < n) split16(&hi[h][i], &lo[h][i], x + 32 * i + 16 * h, 8, true);
+            if (i < n) split16(&hi[h][i], &lo[h][i], x + 32 * i + 16 * h);
         }
     __m512i sum_hi = zero512(), sum_lo = zero512();
     for (int h = 0; h < 2; h++) {

@@ -65,14 +65,6 @@ TTX_INLINE __m512i zero512(void) {
     return _mm512_setzero_si512();
 }
 
-/* Splits 16 values: x = hi * 2^n + lo, lo unsigned; `is_signed`: n = 8 and lo signed. */
-TTX_INLINE void split16(__m128i *hi, __m128i *lo, const int16_t *x, int n, bool is_signed) {
-    __m256i v = ttx_load256(x);
-    __m256i top = is_signed ? _mm256_add_epi16(v, _mm256_set1_epi16(128)) : v;
-    *hi = _mm256_cvtepi16_epi8(_mm256_srai_epi16(top, n));
-    *lo = _mm256_cvtepi16_epi8(n == 7 ? _mm256_and_si256(v, _mm256_set1_epi16(127)) : v);
-}
-
 /* Views of the activations of one column. */
 typedef struct column {
     const int16_t *q16;

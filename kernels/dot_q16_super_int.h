@@ -1,16 +1,15 @@
 /* dot_q16_super_int.h -- types with blocks of 256 (K-quants) against Q16 activations: all integers
- * until the end of a block.
+ * until the end of a block. With x = 256 * hi + lo, lo unsigned, and weights below 64:
  *
- * The weights of a block come out as four vectors of 64 unsigned bytes, in an order of pieces of
- * 16; the activations are split at bit n, x = hi * 2^n + lo with both products of four bytes within
- * 16 bits, so that one multiplication by pairs of words scales both and adds them up:
- *
- *     t = (q . hi) << 16 | (q . lo)           16 bits each
- *     acc += t * (scale << n, scale)          exact: q . x * scale, in 16 lanes
+ *     acc += scale * (256 * (q . hi) + (q . lo))     exact, in lanes
  *     y += (d * dx) * acc - (dmin * dx) * (mins . sums)
  *
- * q . lo is not negative, so nothing is borrowed from q . hi. Bounds: 4 * 63 * 127 < 2^15, and
- * 4 * 4 * 63 * 128 * 16383 < 2^31 (Q6_K, the largest).
+ * Scales by 32 (Q4_K, Q5_K): both products of four bytes fit words, and one multiplication by pairs
+ * of words scales them and adds them up. Scales by 16 multiply whole sums. |acc| < 2^31:
+ * 4 * 4 * 63 * 128 * 16383 for Q6_K, the largest.
+ *
+ * The scales of several blocks are decoded ahead of their products: the way to a scale is long, and
+ * the CPU's registers do not let it look a block ahead.
  * To be included by dot_q16_*.c only.
  */
 #ifndef TTX_DOT_Q16_SUPER_INT_H
@@ -21,41 +20,43 @@
 /* The activations of a block. Sums, by 32 or by 16 values, as 1024 * coarse + fine; by 16: those of
  * even pieces first, then of odd ones. */
 typedef struct super_act {
-    __m512i hi[4], lo[4];
+    uint8_t hi[256], lo[256];
     int16_t coarse[16], fine[16];
 } super_act;
 
-/* What four rows' scales are decoded to. Lane r of a vector belongs to row r. */
+/* What four rows' scales are decoded to. */
 typedef struct super_head {
-    uint8_t scale[ROWS][16]; /* of each row, as bytes */
-    float d[2 * ROWS];       /* d * dx of row r at 2r */
+    int8_t scale[ROWS][16]; /* by 32: bytes 8..15 */
+    float d[2 * ROWS];      /* d * dx of row r at 2r */
 } super_head;
+enum { AHEAD = 8 }; /* blocks */
 
 typedef struct super_type {
     size_t bytes;
-    int n;          /* where activations are split */
-    bool by_16;     /* scales by 16 weights, not 32 */
-    bool is_signed; /* scales may be negative */
-    int order[16];  /* the piece of 16 in each lane of the four vectors */
-    int scale[16];  /* the byte of super_head.scale that it is multiplied by */
+    bool by_16; /* scales by 16 weights, not 32 */
+    /* Four vectors of two blocks of 32 each, see place_of. */
     void (*quants)(__m512i q[4], const uint8_t *w);
     /* Decodes; and low[] -= the minima's part, lane r for row r. */
     void (*head)(super_head *h, const uint8_t *const w[ROWS], const super_act *a, float dx,
                  __m512 *low);
 } super_type;
 
+/* Where block b of 32 is in the four vectors. By 16, vector g has the blocks g and g + 4; by 32,
+ * the even and the odd blocks of each 128 weights share a vector. */
+TTX_INLINE int place_of(bool by_16, int b) {
+    return by_16 ? b % 4 * 64 + b / 4 * 32 : b / 4 * 128 + b % 2 * 64 + b % 4 / 2 * 32;
+}
+
 #define AT_SUPER(T, w) ((const T *)(const void *)(w))
 
 TTX_INLINE void pack_super(const super_type *t, super_act *a, const int16_t *x,
                            const int32_t *sum) {
-#pragma GCC unroll 4
-    for (int v = 0; v < 4; v++) {
-        __m128i hi[4], lo[4];
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++)
-            split16(&hi[i], &lo[i], x + 16 * t->order[4 * v + i], t->n, false);
-        a->hi[v] = load4(&hi[0], &hi[1], &hi[2], &hi[3]);
-        a->lo[v] = load4(&lo[0], &lo[1], &lo[2], &lo[3]);
+#pragma GCC unroll 8
+    for (int b = 0; b < 8; b++) {
+        int at = place_of(t->by_16, b);
+        __m512i v = ttx_load512(x + 32 * b);
+        _mm256_storeu_si256((void *)(a->hi + at), _mm512_cvtepi16_epi8(_mm512_srai_epi16(v, 8)));
+        _mm256_storeu_si256((void *)(a->lo + at), _mm512_cvtepi16_epi8(v));
     }
     const __m512i even_odd =
         _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
@@ -68,37 +69,34 @@ TTX_INLINE void pack_super(const super_type *t, super_act *a, const int16_t *x,
     _mm256_storeu_si256((void *)a->fine, fine);
 }
 
-/* The pairs of words that vector v's products are multiplied by. */
-TTX_INLINE __m512i scale_pairs(const super_type *t, const uint8_t scale[16], int v) {
-    const int *j = t->scale + 4 * v;
-    __m512i s = _mm512_broadcast_i32x4(load128(scale));
-    if (!t->is_signed) { /* n = 8: bytes s 0 0 s */
-#define PAIR(i) (int)(0x00808000u | (unsigned)j[i] | (unsigned)j[i] << 24)
-        return _mm512_shuffle_epi8(s, _mm512_setr_epi32(PAIR(0), PAIR(0), PAIR(0), PAIR(0), PAIR(1),
-                                                        PAIR(1), PAIR(1), PAIR(1), PAIR(2), PAIR(2),
-                                                        PAIR(2), PAIR(2), PAIR(3), PAIR(3), PAIR(3),
-                                                        PAIR(3)));
-#undef PAIR
-    }
-    /* n = 7: words s << 8, shifted back by 8 and by 1 */
-#define PAIR(i) (int)(0x00800080u | (unsigned)j[i] << 8 | (unsigned)j[i] << 24)
-    s = _mm512_shuffle_epi8(s,
-                            _mm512_setr_epi32(PAIR(0), PAIR(0), PAIR(0), PAIR(0), PAIR(1), PAIR(1),
-                                              PAIR(1), PAIR(1), PAIR(2), PAIR(2), PAIR(2), PAIR(2),
-                                              PAIR(3), PAIR(3), PAIR(3), PAIR(3)));
-#undef PAIR
-    return _mm512_srav_epi16(s, _mm512_set1_epi32(1 << 16 | 8));
-}
-
-TTX_INLINE __m512i dot_super(const super_type *t, const uint8_t *w, const super_act *a,
-                             const uint8_t scale[16]) {
-    __m512i q[4], acc = zero512();
-    t->quants(q, w);
+/* (q . hi) << 16 | (q . lo): the latter is not negative and below 2^15. */
+TTX_INLINE __m512i dot_by_32(const __m512i q[4], const super_act *a, const int8_t scale[16]) {
+    const __m512i pair = /* bytes s 0 0 s of blocks 0 and 2 */
+        _mm512_setr_epi32(0x08808008, 0x08808008, 0x08808008, 0x08808008, 0x08808008, 0x08808008,
+                          0x08808008, 0x08808008, 0x0a80800a, 0x0a80800a, 0x0a80800a, 0x0a80800a,
+                          0x0a80800a, 0x0a80800a, 0x0a80800a, 0x0a80800a);
+    __m512i acc = zero512(), s = _mm512_broadcast_i32x4(load128(scale));
 #pragma GCC unroll 4
     for (int v = 0; v < 4; v++) {
-        __m512i dot = ttx_dot_bytes(zero512(), q[v], a->hi[v], false);
-        dot = ttx_dot_bytes(_mm512_slli_epi32(dot, 16), a->lo[v], q[v], true);
-        acc = ttx_dot_words(acc, dot, scale_pairs(t, scale, v));
+        int b = v / 2 * 4 + v % 2;
+        __m512i at = _mm512_add_epi8(pair, _mm512_set1_epi32(b << 24 | b));
+        __m512i dot = ttx_dot_bytes(zero512(), q[v], ttx_load512(a->hi + 64 * v), false);
+        dot = ttx_dot_bytes(_mm512_slli_epi32(dot, 16), ttx_load512(a->lo + 64 * v), q[v], true);
+        acc = ttx_dot_words(acc, dot, _mm512_shuffle_epi8(s, at));
+    }
+    return acc;
+}
+
+TTX_INLINE __m512i dot_by_16(const __m512i q[4], const super_act *a, const int8_t scale[16]) {
+    const __m512i piece = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 8, 8, 8, 8, 9, 9, 9, 9);
+    __m512i acc = zero512(), s = _mm512_cvtepi8_epi32(load128(scale));
+#pragma GCC unroll 4
+    for (int g = 0; g < 4; g++) {
+        __m512i at = _mm512_add_epi32(piece, _mm512_set1_epi32(2 * g));
+        __m512i dot = ttx_dot_bytes(zero512(), q[g], ttx_load512(a->hi + 64 * g), false);
+        dot = ttx_dot_bytes(_mm512_slli_epi32(dot, 8), ttx_load512(a->lo + 64 * g), q[g], true);
+        dot = _mm512_mullo_epi32(dot, _mm512_permutexvar_epi32(at, s));
+        acc = _mm512_add_epi32(acc, dot);
     }
     return acc;
 }
@@ -112,19 +110,29 @@ TTX_INLINE void add_low(__m512 y[ROWS], __m512 low) {
 }
 
 TTX_INLINE void super_rows(const super_type *t, __m512 y[ROWS], const uint8_t *const row[ROWS],
-                           int64_t n_k, const super_act *a, const float *d, const uint8_t *ahead) {
-    const uint8_t *w[ROWS] = {row[0], row[1], row[2], row[3]};
+                           int64_t n, const super_act *a, const float *d, const uint8_t *ahead) {
+    const uint8_t *w[ROWS] = {row[0], row[1], row[2], row[3]}, *v[ROWS];
+    super_head h[AHEAD];
     __m512 low = _mm512_setzero_ps();
     for (int i = 0; i < ROWS; i++) y[i] = _mm512_setzero_ps();
-    for (int64_t k = 0; k < n_k; k += 256, a++, d++, ahead += ROWS * t->bytes) {
-        _Alignas(64) super_head h;
-        prefetch_bytes(ahead, ROWS * t->bytes);
-        t->head(&h, w, a, *d, &low);
+    for (int64_t left = n; left > 0; left -= AHEAD) {
+        int m = left < AHEAD ? (int)left : AHEAD;
+        for (int i = 0; i < ROWS; i++) v[i] = w[i];
+        for (int b = 0; b < m; b++) {
+            t->head(&h[b], v, a + b, d[b], &low);
+            for (int i = 0; i < ROWS; i++) v[i] += t->bytes;
+        }
+        for (int b = 0; b < m; b++, a++, d++, ahead += ROWS * t->bytes) {
+            prefetch_bytes(ahead, ROWS * t->bytes);
 #pragma GCC unroll 4
-        for (int i = 0; i < ROWS; i++) {
-            __m512i dot = dot_super(t, w[i], a, h.scale[i]);
-            y[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_set1_ps(h.d[2 * i]), y[i]);
-            w[i] += t->bytes;
+            for (int i = 0; i < ROWS; i++) {
+                __m512i q[4], dot;
+                t->quants(q, w[i]);
+                dot = t->by_16 ? dot_by_16(q, a, h[b].scale[i]) : dot_by_32(q, a, h[b].scale[i]);
+                y[i] =
+                    _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_set1_ps(h[b].d[2 * i]), y[i]);
+                w[i] += t->bytes;
+            }
         }
     }
     add_low(y, low);
@@ -142,7 +150,7 @@ TTX_INLINE void super_matmul(const super_type *t, const ttx_mm *m, int64_t r0, i
                 pack_super(t, a + k / 256, x.q16 + k, x.sum + k / 16);
             for (int64_t i = r; i < end; i += ROWS) {
                 four_rows(w, m, i, end);
-                super_rows(t, y, w, m->k, a, x.d, next_rows(w[0], m->row_bytes));
+                super_rows(t, y, w, m->k / 256, a, x.d, next_rows(w[0], m->row_bytes));
                 store_rows(m, c, i, end, y);
             }
         }
@@ -208,12 +216,12 @@ TTX_INLINE void k4_head(super_head *h, const uint8_t *const w[ROWS], const super
     __m512i high = bits(v, 2, 48);
     __m512i last = _mm512_srlv_epi32(_mm512_shuffle_epi32(v, 0xff), by);
     last = _mm512_or_si512(high, bits(last, 0, 15));
-    _mm512_storeu_si512(h->scale, _mm512_unpacklo_epi32(first, last)); /* s: bytes 8..15 */
+    _mm512_storeu_si512((void *)h->scale, _mm512_unpacklo_epi32(first, last)); /* s: bytes 8..15 */
     __m512i m = _mm512_unpacklo_epi8(_mm512_unpackhi_epi32(first, last), zero512());
     *low = minus_mins8(*low, m, a, row_scales(h, row_dwords(w, 0), dx));
 }
 
-/* Nibbles of 64 bytes: two blocks of 32 from the low ones, two from the high ones. */
+/* Nibbles of 64 bytes: blocks 0 and 2 from the low ones, 1 and 3 from the high ones. */
 TTX_INLINE void q4_k_quants(__m512i q[4], const uint8_t *w) {
     const ttx_q4_k *p = AT_SUPER(ttx_q4_k, w);
     for (int i = 0; i < 2; i++) {
@@ -225,15 +233,12 @@ TTX_INLINE void q4_k_quants(__m512i q[4], const uint8_t *w) {
 
 TTX_INLINE void q5_k_quants(__m512i q[4], const uint8_t *w) {
     const ttx_q5_k *p = AT_SUPER(ttx_q5_k, w);
-    const __m512i bit = _mm512_set1_epi8(16);
-    const __m512i by = _mm512_setr_epi64(0, 0, 0, 0, 2, 2, 2, 2); /* blocks 2i from here on */
+    const __m512i by = _mm512_setr_epi64(0, 0, 0, 0, 2, 2, 2, 2); /* two blocks on */
     __m512i fifth = _mm512_srlv_epi64(_mm512_broadcast_i64x4(ttx_load256(p->qh)), by);
     for (int i = 0; i < 2; i++) {
         __m512i v = ttx_load512(p->qs + 64 * i);
-        __m512i lo = _mm512_slli_epi16(fifth, 4), hi = _mm512_slli_epi16(fifth, 3);
-        if (i) lo = fifth, hi = _mm512_srli_epi16(fifth, 1);
-        q[2 * i] = _mm512_or_si512(bits(v, 0, 15), _mm512_and_si512(lo, bit));
-        q[2 * i + 1] = _mm512_or_si512(bits(v, 4, 15), _mm512_and_si512(hi, bit));
+        q[2 * i] = _mm512_or_si512(bits(v, 0, 15), bits(fifth, 4 * i - 4, 16));
+        q[2 * i + 1] = _mm512_or_si512(bits(v, 4, 15), bits(fifth, 4 * i - 3, 16));
     }
 }
 
@@ -245,7 +250,7 @@ TTX_INLINE void q2_k_quants(__m512i q[4], const uint8_t *w) {
 TTX_INLINE void q2_k_head(super_head *h, const uint8_t *const w[ROWS], const super_act *a, float dx,
                           __m512 *low) {
     __m512i v = load4(w[0], w[1], w[2], w[3]); /* scales come first */
-    _mm512_storeu_si512(h->scale, bits(v, 0, 15));
+    _mm512_storeu_si512((void *)h->scale, bits(v, 0, 15));
     __m512i even = _mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi16(15));
     __m512 dmin = row_scales(h, row_dwords(w, offsetof(ttx_q2_k, d)), dx);
     *low = minus_mins16(*low, even, _mm512_srli_epi16(v, 12), a, dmin);
@@ -276,7 +281,7 @@ TTX_INLINE void q3_k_head(super_head *h, const uint8_t *const w[ROWS], const sup
     __m512i high2 = bits(_mm512_srlv_epi32(_mm512_shuffle_epi8(v, hi), hi_by), 0, 3);
     __m512i s = _mm512_or_si512(low4, _mm512_slli_epi16(high2, 4));
     s = _mm512_sub_epi8(s, _mm512_set1_epi8(32));
-    _mm512_storeu_si512(h->scale, s);
+    _mm512_storeu_si512((void *)h->scale, s);
     *low = minus_offset(*low, s, a, last_scales(h, w, sizeof(ttx_q3_k), dx), 4);
 }
 
@@ -296,21 +301,16 @@ TTX_INLINE void q6_k_head(super_head *h, const uint8_t *const w[ROWS], const sup
                           __m512 *low) {
     const size_t at = offsetof(ttx_q6_k, scales);
     __m512i s = load4(w[0] + at, w[1] + at, w[2] + at, w[3] + at);
-    _mm512_storeu_si512(h->scale, s);
+    _mm512_storeu_si512((void *)h->scale, s);
     *low = minus_offset(*low, s, a, last_scales(h, w, sizeof(ttx_q6_k), dx), 32);
 }
 
-/* The pieces in lanes, and their scales. */
-#define K4_ORDER 0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15
-#define K4_SCALE 8, 8, 10, 10, 9, 9, 11, 11, 12, 12, 14, 14, 13, 13, 15, 15
-#define K2_ORDER 0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15
-
-/* X(name, NAME, type) */
-#define TTX_SUPER_TYPES(X)                                           \
-    X(q2_k, Q2_K, 84, 8, true, false, K2_ORDER, K2_ORDER, q2_k_head) \
-    X(q3_k, Q3_K, 110, 7, true, true, K2_ORDER, K2_ORDER, q3_k_head) \
-    X(q4_k, Q4_K, 144, 8, false, false, K4_ORDER, K4_SCALE, k4_head) \
-    X(q5_k, Q5_K, 176, 8, false, false, K4_ORDER, K4_SCALE, k4_head) \
-    X(q6_k, Q6_K, 210, 7, true, true, K2_ORDER, K2_ORDER, q6_k_head)
+/* X(name, NAME, bytes, by_16, head) */
+#define TTX_SUPER_TYPES(X)              \
+    X(q2_k, Q2_K, 84, true, q2_k_head)  \
+    X(q3_k, Q3_K, 110, true, q3_k_head) \
+    X(q4_k, Q4_K, 144, false, k4_head)  \
+    X(q5_k, Q5_K, 176, false, k4_head)  \
+    X(q6_k, Q6_K, 210, true, q6_k_head)
 
 #endif

@@ -10,10 +10,10 @@
     }
 TTX_BLOCK_TYPES(BLOCK_MATMUL)
 
-#define SUPER_MATMUL(t, T, bytes, n, by_16, is_signed, order, scale, head)                        \
-    static void exact_##t(const ttx_mm *m, int64_t r0, int64_t r1, void *scratch) {               \
-        const super_type type = {bytes, n, by_16, is_signed, {order}, {scale}, t##_quants, head}; \
-        super_matmul(&type, m, r0, r1, scratch);                                                  \
+#define SUPER_MATMUL(t, T, bytes, by_16, head)                                      \
+    static void exact_##t(const ttx_mm *m, int64_t r0, int64_t r1, void *scratch) { \
+        const super_type type = {bytes, by_16, t##_quants, head};                   \
+        super_matmul(&type, m, r0, r1, scratch);                                    \
     }
 TTX_SUPER_TYPES(SUPER_MATMUL)
 
