@@ -1,13 +1,12 @@
 /* ops_avx512.c -- the row-wise operations that compute more than they move, with AVX-512.
  *
- * What ops_avx2.c says, sixteen values at a time. add, scale, rope and kv_store stay with AVX2:
- * they wait for memory. A tail of a row goes through the same instructions under a mask.
+ * What ops_avx2.c says, sixteen values at a time. The others stay with AVX2: they move more than
+ * they compute, and wait for memory. A tail of a row goes through the same instructions under a
+ * mask.
  */
 #include "kernels_int.h"
 
 #include "avx512_math.h"
-
-#include <math.h>
 
 static inline __m512 load(const float *p, int64_t n) {
     return _mm512_maskz_loadu_ps(ttx_mask16(n), p);
@@ -27,31 +26,6 @@ static inline __m512d high_half(__m512 x) {
 
 static inline __m512 join(__m256 low, __m256 high) {
     return _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
-}
-
-static double sum_squares(const float *x, int64_t n) {
-    __m512d s[4] = {_mm512_setzero_pd(), _mm512_setzero_pd(), _mm512_setzero_pd(),
-                    _mm512_setzero_pd()};
-    for (int64_t i = 0; i < n; i += 32) {
-        __m512 v[2] = {load(x + i, n - i),
-                       n - i > 16 ? load(x + i + 16, n - i - 16) : _mm512_setzero_ps()};
-        for (int j = 0; j < 2; j++) {
-            __m512d a = low_half(v[j]), b = high_half(v[j]);
-            s[2 * j] = _mm512_fmadd_pd(a, a, s[2 * j]);
-            s[2 * j + 1] = _mm512_fmadd_pd(b, b, s[2 * j + 1]);
-        }
-    }
-    return _mm512_reduce_add_pd(
-        _mm512_add_pd(_mm512_add_pd(s[0], s[1]), _mm512_add_pd(s[2], s[3])));
-}
-
-static void rms_norm(float *y, const float *x, const float *w, int64_t n, float eps) {
-    float s = (float)(1.0 / sqrt(sum_squares(x, n) / (double)n + (double)eps));
-    const __m512 scale = _mm512_set1_ps(s);
-    for (int64_t i = 0; i < n; i += 16) {
-        __m512 v = _mm512_mul_ps(load(x + i, n - i), scale);
-        store(y + i, w ? _mm512_mul_ps(v, load(w + i, n - i)) : v, n - i);
-    }
 }
 
 /* silu(x) = x * sigmoid(x). */
@@ -106,7 +80,6 @@ static void softcap(float *y, float cap, int64_t n) {
 }
 
 void ttx_ops_avx512_init(ttx_kernels *k) {
-    k->rms_norm = rms_norm;
     k->glu = glu;
     k->softcap = softcap;
 }
