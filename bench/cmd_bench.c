@@ -33,8 +33,7 @@ typedef struct bench {
     const settings *set;
     matrix x;
     bench_how how;
-    ttx_limits limits; /* the best seen so far */
-    ttx_limits before; /* measured last */
+    ttx_limits limits;
     bench_out out;
     ttx_engine engine;
     int n_engines; /* that will be opened, one after the other */
@@ -63,13 +62,8 @@ static int run_test(bench *b, ttx_session *s, bench_test t, ttx_err *err) {
     if (t.n_prompt + t.n_gen == 0) return TTX_OK;
     int rc = bench_run(&r, s, m->hp.n_vocab, &t, &b->how, err);
     hide_progress(b);
-    ttx_limits after = b->before;
-    if (!rc && !b->set->no_limits) rc = ttx_limits_again(&after, err);
-    ttx_limits around = ttx_limits_best(&b->before, &after);
-    b->limits = ttx_limits_best(&b->limits, &after);
-    b->before = after;
-    if (!rc) rc = bench_bound(&r, m, &around, err);
-    bench_subject subject = {m, &around, b->engine.rt.isa};
+    if (!rc) rc = bench_bound(&r, m, &b->limits, err);
+    bench_subject subject = {m, &b->limits, b->engine.rt.isa};
     if (!rc) rc = bench_out_row(&b->out, &subject, &r, err);
     bench_result_free(&r);
     return rc;
@@ -237,11 +231,10 @@ static int read_settings(bench *b, ttx_err *err) {
 /* ---- the command ---- */
 
 static int measure_limits(bench *b, ttx_err *err) {
-    b->limits = b->before = (ttx_limits){.read_kernel = "", .peak_unit = ""};
+    b->limits = (ttx_limits){.read_kernel = "", .peak_unit = ""};
     if (b->set->no_limits) return TTX_OK;
     if (b->show) fputs("\rmeasuring what the machine can do\033[K", stderr);
     int rc = ttx_limits_measure(&b->limits, err);
-    b->before = b->limits;
     hide_progress(b);
     if (!rc && b->limits.read_gbps <= 0)
         ttx_note("too little free memory to measure the bandwidth: no limits for decoding");
@@ -314,6 +307,7 @@ static const ttx_opt options[] = {
      "highest instruction set to use: auto, scalar, avx2, avx512, vnni or amx",
      .shown_default = "auto"},
     TTX_OPTS_EXPERTS,
+    TTX_OPTS_TRACE,
     {"-v, --verbose", OPT_FLAG, TTX_ARG(verbose), .help = "say more on stderr"},
     {"-o, --output", OPT_ENUM, BENCH(format), "FORMAT", "how to print the results",
      .choices = "md|json|jsonl|csv|sql", .group = "Output"},
@@ -338,11 +332,9 @@ const ttx_command ttx_cmd_bench = {
         "random tokens, tg128 decodes 128 tokens one by one, \"@ d4096\" with 4096 tokens in the\n"
         "context before. Each test is warmed up, then run -r times.\n"
         "\n"
-        "Before the tests, and shortly after each, the machine is measured: the most bytes that "
-        "all\n"
-        "cores together read a second (2 GiB in huge pages), and the most operations of its best\n"
-        "arithmetic unit. From the better of both follows each test's limit (bound_ts): decoding "
-        "must read the weights of a token\n"
+        "Before the tests the machine is measured: the most bytes that all cores together read a\n"
+        "second (2 GiB in huge pages), and the most operations of its best arithmetic unit. From\n"
+        "these follows each test's limit (bound_ts): decoding must read the weights of a token\n"
         "and the keys and values that it attends to, a prompt must do its multiply-adds. There is\n"
         "no limit for decoding models that are smaller than twice the last-level cache.\n"
         "\n"

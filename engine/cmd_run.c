@@ -192,11 +192,35 @@ static void describe(run_state *r) {
                  (double)m.buffers / (1 << 20), (double)m.scratch / (1 << 20));
 }
 
-static int open_all(run_state *r, ttx_err *err) {
+/* What a trace says of this run. The seed is there if it was given. */
+static int describe_for_trace(run_state *r, const char *prompt, ttx_err *err) {
+    const settings *set = r->set;
+    const struct {
+        const char *key;
+        double value;
+    } numbers[] = {
+        {"n_predict", set->n_predict}, {"temperature", set->sampler.temp},
+        {"top_k", set->sampler.top_k}, {"top_p", set->sampler.top_p},
+        {"min_p", set->sampler.min_p}, {"repeat_penalty", set->sampler.repeat_penalty},
+    };
+    if (!set->engine.trace) return TTX_OK;
+    r->e.tok = r->tok;
+    cJSON *o = r->e.trace_config = cJSON_CreateObject();
+    bool ok = o && cJSON_AddStringToObject(o, "command", "run") &&
+              cJSON_AddStringToObject(o, "prompt", prompt) &&
+              cJSON_AddBoolToObject(o, "chat", set->chat);
+    for (size_t i = 0; ok && i < sizeof numbers / sizeof *numbers; i++)
+        ok = cJSON_AddNumberToObject(o, numbers[i].key, numbers[i].value);
+    if (ok && set->seed != RANDOM_SEED) ok = cJSON_AddNumberToObject(o, "seed", (double)set->seed);
+    return ok ? TTX_OK : ttx_fail_nomem(err, "trace metadata", strlen(prompt));
+}
+
+static int open_all(run_state *r, const char *prompt, ttx_err *err) {
     const settings *set = r->set;
     uint32_t n_outputs = set->draft ? TTX_DRAFT_MAX + 1 : 1;
     int rc = ttx_engine_open(&r->e, &set->engine, err);
     if (!rc) rc = ttx_tokenizer_load(&r->tok, r->e.file, err);
+    if (!rc) rc = describe_for_trace(r, prompt, err);
     if (!rc && set->chat) rc = ttx_chat_detect(&r->chat, r->e.file, err);
     if (!rc) rc = ttx_engine_session(&r->e, &set->engine, n_outputs, &r->session, err);
     if (!rc) rc = open_generator(r, err);
@@ -304,6 +328,7 @@ static int run_prompt(run_state *r, const char *prompt, size_t n, ttx_err *err) 
     if (!rc && set->interactive) rc = converse(r, err);
     if (r->gen.stats.n_tokens && !set->interactive && isatty(STDOUT_FILENO)) fputc('\n', stdout);
     if (!rc) summarise(r);
+    ttx_trace_note(r->e.rt.trace, "num_tokens_generated", (double)r->gen.stats.n_tokens);
     if (!rc && set->json) rc = write_json(r, err);
     return rc ? rc : *r->interrupted ? TTX_E_INTERRUPTED : TTX_OK;
 }
@@ -328,15 +353,15 @@ static int run(const void *arg, ttx_err *err) {
                       "has routes too), found %s",
                       set->engine.routes ? "--routes" : "--save-routes");
     r.interrupted = ttx_catch_interrupt(SA_RESTART);
-    if (!rc) rc = open_all(&r, err);
+    if (!rc) rc = open_all(&r, prompt, err);
     if (!rc) rc = run_prompt(&r, prompt, n, err);
     ttx_gen_close(&r.gen);
     ttx_draft_close(r.draft);
     ttx_detok_free(r.detok);
     ttx_sampler_close(r.sampler);
     ttx_session_close(r.session);
-    ttx_tokenizer_free(r.tok);
     rc = ttx_engine_finish(&r.e, rc, err);
+    ttx_tokenizer_free(r.tok);
     ttx_engine_close(&r.e);
     if (r.json.f) ttx_outfile_close(&r.json, rc, err);
     free(r.system);

@@ -2,9 +2,11 @@
 #include "engine_args.h"
 
 #include "clock.h"
+#include "engine_trace.h"
 #include "models.h"
 #include "outfile.h"
 
+#include <cJSON.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +14,7 @@
 
 void ttx_engine_args_defaults(ttx_engine_args *a) {
     *a = (ttx_engine_args){.n_ctx = TTX_CTX_DEFAULT,
+                           .trace_level = TTX_LEVEL_HEAD,
                            .n_ubatch = ttx_session_default_settings().n_ubatch};
 }
 
@@ -76,7 +79,7 @@ static int open_stats(ttx_engine *e, const ttx_engine_args *a, ttx_err *err) {
         const char *output = getenv("TTX_EXPERT_TRACE_OUTPUT");
         e->stats_to = output && *output ? output : "-";
     }
-    if (!e->stats_to) return TTX_OK;
+    if (!e->stats_to && !(a->trace && hp->n_expert)) return TTX_OK;
     if (!hp->n_expert)
         return ttx_fail(err, TTX_E_USAGE,
                         "expert statistics: expected a model with experts, found %s without",
@@ -87,7 +90,7 @@ static int open_stats(ttx_engine *e, const ttx_engine_args *a, ttx_err *err) {
 }
 
 static int write_stats(ttx_engine *e, int rc, ttx_err *err) {
-    if (!e->stats || rc) return rc;
+    if (!e->stats_to || rc) return rc;
     if (strcmp(e->stats_to, "-") == 0) {
         FILE *to[] = {stderr, ttx_note_log()};
         for (int i = 0; i < 2 && to[i]; i++) {
@@ -192,12 +195,14 @@ int ttx_engine_session(ttx_engine *e, const ttx_engine_args *a, uint32_t n_outpu
         ttx_note(
             "context: %u is more than the %u that the model was trained for; expect worse text",
             a->n_ctx, e->model->hp.n_ctx_train);
-    return ttx_session_open(out, e->model, &e->rt, &set, err);
+    int rc = ttx_session_open(out, e->model, &e->rt, &set, err);
+    return rc ? rc : ttx_engine_trace_open(e, a, *out, err);
 }
 
 int ttx_engine_finish(ttx_engine *e, int rc, ttx_err *err) {
     bool stopped = rc == TTX_E_INTERRUPTED; /* what was recorded up to then is kept */
     if (stopped) rc = TTX_OK;
+    rc = ttx_engine_trace_close(e, rc, err);
     rc = write_stats(e, rc, err);
     rc = ttx_route_writer_close(e->route_writer, rc, err);
     e->route_writer = NULL;
@@ -206,6 +211,9 @@ int ttx_engine_finish(ttx_engine *e, int rc, ttx_err *err) {
 
 void ttx_engine_close(ttx_engine *e) {
     ttx_route_writer_close(e->route_writer, TTX_E_RUNTIME, NULL); /* not finished: discarded */
+    ttx_trace_close(e->rt.trace, TTX_E_RUNTIME, NULL, NULL);
+    ttx_trace_tensors_free(&e->trace_tensors);
+    cJSON_Delete(e->trace_config);
     ttx_route_file_free(e->routes);
     ttx_expert_stats_free(e->stats);
     ttx_runtime_close(&e->rt);

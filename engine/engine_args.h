@@ -11,6 +11,7 @@
 #include "opt.h"
 #include "runtime.h"
 #include "session.h"
+#include "trace_tensors.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -29,6 +30,9 @@ typedef struct ttx_engine_args {
     uint32_t n_expert_used;           /* 0: the model's */
     const char *routes, *save_routes; /* route_trace files */
     const char *expert_stats;         /* a file, or "-" for a summary on stderr */
+    const char *trace;                /* a directory; NULL: none is taken */
+    int32_t trace_level, trace_overflow;
+    uint64_t trace_max;
     bool verbose;
 } ttx_engine_args;
 
@@ -62,6 +66,7 @@ void ttx_engine_args_defaults(ttx_engine_args *a);
     {"--isa", OPT_ENUM, TTX_ARG(isa), "LEVEL", "highest instruction set to use", \
      .choices = "auto|scalar|avx2|avx512|vnni|amx"}, \
     TTX_OPTS_EXPERTS, \
+    TTX_OPTS_TRACE, \
     {"-v, --verbose", OPT_FLAG, TTX_ARG(verbose), .help = "say more on stderr"}
 
 /* What experts are chosen, and what is written down of it. */
@@ -74,7 +79,22 @@ void ttx_engine_args_defaults(ttx_engine_args *a);
     {"--save-routes", OPT_STR, TTX_ARG(save_routes), "FILE", "record which experts are chosen"}, \
     {"--expert-stats", OPT_STR, TTX_ARG(expert_stats), "FILE", \
      "write statistics of the experts as JSON; '-': print a summary on stderr"}
+
+/* What is written down of every access. */
+#define TTX_OPTS_TRACE \
+    {"--trace", OPT_STR, TTX_ARG(trace), "DIR", \
+     "record every access to tensors in a directory: see docs/trace-format.md"}, \
+    {"--trace-level", OPT_ENUM, TTX_ARG(trace_level), "LEVEL", \
+     "stats: counts alone; tensor: a record for each operand; head: for each attention head; io: " \
+     "and page faults", .choices = "stats|tensor|head|io"}, \
+    {"--trace-overflow", OPT_ENUM, TTX_ARG(trace_overflow), "WHAT", \
+     "if the disk is slower than the run: block waits for it, drop counts what is lost", \
+     .choices = "block|drop"}, \
+    {"--trace-max", OPT_SIZE, TTX_ARG(trace_max), "SIZE", "stop recording at this size", \
+     .shown_default = "no limit"}
 /* clang-format on */
+
+typedef struct ttx_tokenizer ttx_tokenizer;
 
 /* A model that is ready to compute, and what it stands on. */
 typedef struct ttx_engine {
@@ -86,10 +106,14 @@ typedef struct ttx_engine {
     ttx_route_writer *route_writer;
     ttx_expert_stats *stats;
     const char *stats_to;    /* a file, or "-" */
-    ttx_route_sink sinks[2]; /* room for the caller's own; filled up to n_sinks */
+    ttx_route_sink sinks[2]; /* filled up to n_sinks */
     int n_sinks;
-    uint64_t start_ns; /* when ttx_engine_open was called */
-    double load_s;     /* from then to its return; a command may add what it loads itself */
+    ttx_trace_tensors trace_tensors;
+    const char *trace_done;     /* while it is ended: where its records are */
+    struct cJSON *trace_config; /* what the command says of itself in a trace; owned */
+    const ttx_tokenizer *tok;   /* borrowed until ttx_engine_finish: texts of tokens in a trace */
+    uint64_t start_ns;          /* when ttx_engine_open was called */
+    double load_s; /* from then to its return; a command may add what it loads itself */
 } ttx_engine;
 
 /* Opens file, model and runtime. The caller closes also after an error. */

@@ -38,11 +38,17 @@ void op_launch(ttx_step *s, ttx_op_kind op, operand *v, int64_t n, launch_fn run
         return;
     }
     ttx_residency *r = s->rt->residency;
+    bool traced = ttx_trace_on(s->rt->trace);
+    if (traced && s->rt->trace->level == TTX_LEVEL_IO) op_trace_probe(s, v, n);
+    uint64_t start = traced ? ttx_trace_now(s->rt->trace) : 0;
     int64_t held = 0;
     ttx_lease lease;
-    while (held < n && !ttx_residency_acquire(r, v[held].range, &lease, s->err))
+    while (held < n && !ttx_residency_acquire(r, v[held].range, &lease, s->err)) {
+        if (lease.state) v[held].residency = (uint8_t)lease.state;
         v[held++].p = lease.p;
+    }
     if (held == n) run(s, v, ctx);
+    if (held == n && traced) op_trace(s, op, v, n, start);
     while (held > 0) ttx_residency_release(r, v[--held].range);
 }
 
@@ -160,6 +166,7 @@ static void run_glu(ttx_step *s, const operand *v, void *ctx) {
 
 void op_glu(ttx_step *s, ttx_buf y, ttx_buf gate, ttx_buf up, ttx_glu kind) {
     struct elt_ctx ctx = {.y = y, .a = gate, .b = up, .kind = kind};
+    op_touch(s, s->n * 3 * y.dim);
     op_launch(s, TTX_OP_GLU, NULL, 0, run_glu, &ctx);
 }
 
@@ -180,6 +187,7 @@ static void run_add(ttx_step *s, const operand *v, void *ctx) {
 
 void op_add(ttx_step *s, ttx_buf y, ttx_buf x) {
     struct elt_ctx ctx = {.y = y, .a = x};
+    op_touch(s, s->n * 3 * y.dim);
     op_launch(s, TTX_OP_ADD, NULL, 0, run_add, &ctx);
 }
 
@@ -199,6 +207,7 @@ static void run_softcap(ttx_step *s, const operand *v, void *ctx) {
 
 void op_softcap(ttx_step *s, ttx_buf y, float cap) {
     struct elt_ctx ctx = {.y = y, .cap = cap};
+    op_touch(s, s->n * 2 * y.dim);
     if (cap > 0) op_launch(s, TTX_OP_SOFTCAP, NULL, 0, run_softcap, &ctx);
 }
 
@@ -239,6 +248,7 @@ static void run_gate(ttx_step *s, const operand *v, void *ctx) {
 
 void op_gate_rows(ttx_step *s, ttx_buf y, ttx_buf g) {
     struct gate_ctx ctx = {.y = y, .g = g};
+    op_touch(s, s->n * (2 * y.dim + g.dim));
     op_launch(s, TTX_OP_SCALE, NULL, 0, run_gate, &ctx);
 }
 

@@ -40,6 +40,10 @@ struct ttx_step {
     const int32_t *pos;      /* [T] ascending */
     const int32_t *out_rows; /* [n_out] rows whose logits are wanted, ascending */
     int64_t n_out;
+    /* For the trace: bytes of activations that a launch without a weight reads and writes; and the
+     * tokens that a launch serves, if it is not all rows of the buffers. */
+    uint64_t act_bytes;
+    int64_t served_row, served_n; /* from which row, how many; 0: all */
     bool kept; /* op_keep_outputs has run: row t of the buffers is row out_rows[t] of the step */
     ttx_kv *kv;
     /* Buffers of the session: residual stream, normed input, projections, logits. */

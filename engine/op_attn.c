@@ -24,6 +24,7 @@ void op_rope_table(ttx_step *s, int rope_kind) {
     bool used = freqs->tensor && s->hp->rope[rope_kind].use_freqs;
     operand v;
     if (used) v = op_whole(freqs);
+    op_touch(s, s->n * s->hp->rope[rope_kind].n_rot);
     op_launch(s, TTX_OP_ROPE, used ? &v : NULL, used, run_rope_table, &rope_kind);
 }
 
@@ -54,6 +55,7 @@ static void run_rope(ttx_step *s, const operand *v, void *ctx) {
 void op_rope(ttx_step *s, ttx_buf x, int64_t d_head, int rope_kind) {
     struct rope_ctx ctx = {NULL, x, d_head, s->rope_cs[rope_kind], &s->hp->rope[rope_kind]};
     if (!s->plan) ctx.k = s->rt->kernels;
+    op_touch(s, s->n * 2 * x.dim);
     op_launch(s, TTX_OP_ROPE, NULL, 0, run_rope, &ctx);
 }
 

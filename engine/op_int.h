@@ -16,7 +16,10 @@ typedef struct operand {
     ttx_range range;
     uint32_t n_expert, n_expert_used; /* of a plan: "used of n", the range is the whole tensor */
     bool row;                         /* one row, which depends on the token */
+    uint8_t rank1;                    /* of an expert, chosen for one token: its rank + 1 */
+    float score;                      /* ... and by what it was selected */
     const uint8_t *p;                 /* filled by launch() */
+    uint8_t residency;                /* likewise: a ttx_residency_state */
 } operand;
 
 /* One product of a launch: y = W x + bias, for the columns of `act`. */
@@ -50,6 +53,17 @@ typedef void (*launch_fn)(ttx_step *s, const operand *v, void *ctx);
 
 /* Acquires the operands, runs, releases. In a dry run only writes them down. */
 void op_launch(ttx_step *s, ttx_op_kind op, operand *v, int64_t n, launch_fn run, void *ctx);
+
+/* Writes a launch that has just ended into the trace, which there is (op_trace.c). */
+void op_trace(ttx_step *s, ttx_op_kind op, const operand *v, int64_t n, uint64_t start);
+
+/* At level io, before anything is touched: which operands are in memory? */
+void op_trace_probe(ttx_step *s, operand *v, int64_t n);
+
+/* For the trace: the launch that comes next reads and writes so many values of activations. */
+static inline void op_touch(ttx_step *s, int64_t values) {
+    s->act_bytes = (uint64_t)values * sizeof(float);
+}
 
 /* The whole of a weight; matrix i of one that has several. */
 operand op_whole(const ttx_weight *w);

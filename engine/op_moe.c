@@ -190,6 +190,7 @@ static void finish_route(ttx_step *s, ttx_route *r) {
     if (!s->source || !s->source->choose(s->source->ctx, r))
         weigh(r, s->op->moe->logits.p + (r - s->op->moe->routes) * hp->n_expert, hp);
     for (int i = 0; i < s->n_sinks; i++) s->sinks[i].chosen(s->sinks[i].ctx, r);
+    if (ttx_trace_on(s->rt->trace)) ttx_trace_route(s->rt->trace, r);
 }
 
 static void run_route(ttx_step *s, const operand *v, void *ctx) {
@@ -216,6 +217,7 @@ void op_router(ttx_step *s, ttx_buf x) {
     if (bias->tensor) v[n++] = op_whole(bias);
     for (int64_t t = 0; table->tensor && t < s->n; t++)
         v[n++] = op_row(table, s->plan ? 0 : s->tokens[step_row(s, t)]);
+    op_touch(s, s->n * s->hp->n_expert);
     op_launch(s, TTX_OP_TOP_K, v, n, run_route, &ctx);
 }
 
@@ -238,10 +240,12 @@ static struct expert_weights layer_experts(const ttx_step *s) {
 /* One launch over some experts: the products with gate and up, or with down. */
 struct expert_launch {
     struct expert_weights e;
-    const int32_t *expert; /* [n] */
-    int n, from, to;       /* parts [from, to) of GATE, UP, DOWN */
-    int64_t n_cols;        /* of each expert */
-    ttx_buf x;             /* [n_cols][k] shared by all, or [n][k] one column each */
+    const int32_t *expert;  /* [n] */
+    int n, from, to;        /* parts [from, to) of GATE, UP, DOWN */
+    int64_t n_cols;         /* of each expert */
+    const ttx_route *route; /* n_cols 1: of the token, who has chosen */
+    int rank;               /* ... expert[0] */
+    ttx_buf x;              /* [n_cols][k] shared by all, or [n][k] one column each */
     bool shared;
     ttx_buf y[3];
 };
@@ -277,18 +281,35 @@ static void launch_experts(ttx_step *s, struct expert_launch *l) {
     int n = 0;
     for (int i = 0; i < l->n; i++)
         for (int part = l->from; part < l->to; part++) {
+            int first = n;
             v[n++] = op_matrix(l->e.w[part], l->expert[i]);
             if (l->e.bias[part]->tensor) v[n++] = op_row(l->e.bias[part], l->expert[i]);
+            for (int k = first; l->route && k < n; k++) {
+                v[k].rank1 = (uint8_t)(l->rank + i + 1);
+                v[k].score = l->route->score[l->rank + i];
+            }
         }
     op_launch(s, TTX_OP_MUL_MAT_ID, v, n, run_experts, l);
 }
 
-/* y = down(act(gate x) * up x): for n experts of one token, or for one expert of n_cols tokens. */
-static void compute_experts(ttx_step *s, const int32_t *expert, int n, ttx_buf x, int64_t n_cols,
-                            ttx_buf y, ttx_glu kind) {
+/* y = down(act(gate x) * up x): for n experts of one token, or for one expert of n_cols tokens.
+ * `pair`: the first (token, rank) that they serve. */
+static void compute_experts(ttx_step *s, const int32_t *expert, int n, int32_t pair, ttx_buf x,
+                            int64_t n_cols, ttx_buf y, ttx_glu kind) {
     struct moe_state *m = s->op->moe;
-    struct expert_launch l = {layer_experts(s),   expert, n, GATE, DOWN, n_cols, x, true,
-                              {m->gate, m->up, y}};
+    struct expert_launch l = {.e = layer_experts(s),
+                              .expert = expert,
+                              .n = n,
+                              .from = GATE,
+                              .to = DOWN,
+                              .n_cols = n_cols,
+                              .route = n_cols == 1 ? &m->routes[pair / m->k_max] : NULL,
+                              .rank = pair % m->k_max,
+                              .x = x,
+                              .shared = true,
+                              .y = {m->gate, m->up, y}};
+    s->served_row = pair / m->k_max;
+    s->served_n = n_cols;
     launch_experts(s, &l);
     int64_t tokens = s->n;
     s->n = n * n_cols; /* rows of gate and up */
@@ -299,6 +320,7 @@ static void compute_experts(ttx_step *s, const int32_t *expert, int n, ttx_buf x
     l.x = m->gate;
     l.shared = n == 1;
     launch_experts(s, &l);
+    s->served_n = 0;
 }
 
 /* Sorts (token, rank) pairs by expert, then by token. */
@@ -327,7 +349,7 @@ static void many_tokens(ttx_step *s, ttx_buf x, ttx_glu kind) {
         for (int64_t i = 0; i < n; i++)
             memcpy(m->x.p + i * x.dim, x.p + pair[i] / m->k_max * x.dim, row);
         op_wrote(s, m->x);
-        compute_experts(s, &e, 1, m->x, n, m->y, kind);
+        compute_experts(s, &e, 1, pair[0], m->x, n, m->y, kind);
         for (int64_t i = 0; i < n; i++) memcpy(m->slots + pair[i] * x.dim, m->y.p + i * x.dim, row);
     }
 }
@@ -385,10 +407,11 @@ void op_moe(ttx_step *s, ttx_buf y, ttx_buf x, ttx_glu kind) {
     struct moe_state *m = s->op->moe;
     if (s->n == 1 && s->cls == TTX_EXACT) {
         ttx_buf slots = {m->slots, x.dim};
-        compute_experts(s, m->routes[0].expert, m->routes[0].k, x, 1, slots, kind);
+        compute_experts(s, m->routes[0].expert, m->routes[0].k, 0, x, 1, slots, kind);
     } else {
         many_tokens(s, x, kind);
     }
     struct sum_ctx ctx = {s, y};
+    op_touch(s, s->n * (m->k_max + 1) * y.dim);
     op_launch(s, TTX_OP_ADD, NULL, 0, run_sum, &ctx);
 }

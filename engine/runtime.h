@@ -1,4 +1,5 @@
-/* runtime.h -- what a run of the engine works with: threads, kernels, residency.
+/* runtime.h -- what a run of the engine works with: threads, kernels, residency, and a
+ * trace if one is taken.
  *
  * Passed explicitly to whoever computes; there are no mutable globals. One runtime serves one model
  * file and any number of sessions, one at a time.
@@ -9,6 +10,7 @@
 #include "gguf.h"
 #include "kinds.h"
 #include "pool.h"
+#include "recorder.h"
 #include "residency.h"
 
 typedef struct ttx_runtime_settings {
@@ -22,6 +24,7 @@ typedef struct ttx_runtime {
     ttx_kernels *kernels;
     ttx_residency *residency;
     ttx_isa isa;
+    ttx_trace *trace; /* NULL: none is taken. Opened and closed by the caller */
 } ttx_runtime;
 
 ttx_runtime_settings ttx_runtime_default_settings(void);

@@ -86,8 +86,13 @@ static int run_step(ttx_session *s, const int32_t *tokens, int64_t n, ttx_class 
     };
     memcpy(step.rope_cs, s->rope_cs, sizeof step.rope_cs);
     ttx_op_reset(s->op);
+    ttx_trace *trace = s->rt->trace;
+    uint64_t start = ttx_trace_on(trace) ? ttx_trace_now(trace) : 0;
     forward(&step);
     if (!err->code) s->n_past += (uint32_t)n;
+    if (!err->code && ttx_trace_on(trace))
+        ttx_trace_tokens(trace, tokens, s->pos, n,
+                         cls == TTX_EXACT ? TTX_PHASE_GENERATE : TTX_PHASE_PROMPT, start);
     return err->code;
 }
 
@@ -279,6 +284,7 @@ uint32_t ttx_session_pos(const ttx_session *s) {
 void ttx_session_rewind(ttx_session *s, uint32_t pos) {
     if (pos >= s->n_past) return;
     s->n_past = pos;
+    if (ttx_trace_on(s->rt->trace)) ttx_trace_restart(s->rt->trace, pos);
     for (int i = 0; i < s->set.n_sinks; i++)
         if (s->set.sinks[i].restart) s->set.sinks[i].restart(s->set.sinks[i].ctx);
 }

@@ -221,6 +221,10 @@ static int dump_tensors(const gguf_file *f, bool json, FILE *out, ttx_err *err) 
     return rc;
 }
 
+int ttx_dump_csv(const gguf_file *f, FILE *out, ttx_err *err) {
+    return dump_tensors(f, false, out, err);
+}
+
 /* ---- metadata ---- */
 
 enum { TEXT_ELEMENTS = 8, TEXT_BYTES = 240 };

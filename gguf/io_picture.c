@@ -47,8 +47,8 @@ static io_slices *slices_kind(io_picture *pic, const char *proj, const char *typ
     return s;
 }
 
-static void count_slices(io_picture *pic, const gguf_tensor *t, const ttx_tensor_role *role, uint64_t n,
-                         uint64_t stride) {
+static void count_slices(io_picture *pic, const gguf_tensor *t, const ttx_tensor_role *role,
+                         uint64_t n, uint64_t stride) {
     io_slices *s = slices_kind(pic, role->proj, ttx_dtype_get(t->type)->name, stride);
     /* Places on the page repeat with this period, so that no count costs more than 4096 steps. */
     uint64_t period = TTX_PAGE / gcd(TTX_PAGE, stride);
@@ -78,7 +78,8 @@ static uint64_t row_bytes(const gguf_tensor *t) {
     return ttx_dtype_bytes(t->type, t->ne[0]);
 }
 
-static void count_expert(io_picture *pic, walk *w, const gguf_tensor *t, const ttx_tensor_role *role) {
+static void count_expert(io_picture *pic, walk *w, const gguf_tensor *t,
+                         const ttx_tensor_role *role) {
     uint64_t stride, n = ttx_expert_slices(t, role, &stride);
     if (!n) { /* no slices to choose from */
         pic->comp[TTX_COMP_EXPERT].token_bytes += t->size;

@@ -57,7 +57,7 @@ struct ttx_trace_reader {
     char *path;
     int fd;
     bool checked, done;
-    uint64_t bytes, pos, count, lost;
+    uint64_t bytes, pos, count, lost, time_ns;
     ttx_trace_end end;
     char cut[160];
     ttx_crc crc;
@@ -176,6 +176,7 @@ int ttx_trace_reader_next(ttx_trace_reader *r, const ttx_record **v, size_t *n, 
     if (r->done) return TTX_OK;
     size_t records = r->next.n_records, size = records * sizeof *r->block, got;
     uint32_t crc = r->next.crc;
+    r->time_ns = r->next.time_ns;
     int rc = read_some(r, r->block, size + sizeof r->next, &got, err);
     if (rc) return rc;
     if (got < size) {
@@ -205,6 +206,10 @@ ttx_trace_end ttx_trace_reader_end(const ttx_trace_reader *r) {
 
 uint64_t ttx_trace_reader_lost(const ttx_trace_reader *r) {
     return r->lost;
+}
+
+uint64_t ttx_trace_reader_time(const ttx_trace_reader *r) {
+    return r->time_ns;
 }
 
 uint64_t ttx_trace_reader_count(const ttx_trace_reader *r) {

@@ -82,6 +82,8 @@ int ttx_trace_reader_next(ttx_trace_reader *r, const ttx_record **v, size_t *n, 
 const char *ttx_trace_reader_cut(const ttx_trace_reader *r);
 ttx_trace_end ttx_trace_reader_end(const ttx_trace_reader *r);
 uint64_t ttx_trace_reader_lost(const ttx_trace_reader *r);
+/* When the block that was read last was written, since the start of the run. */
+uint64_t ttx_trace_reader_time(const ttx_trace_reader *r);
 /* Records read so far; bytes read, and of the file. */
 uint64_t ttx_trace_reader_count(const ttx_trace_reader *r);
 uint64_t ttx_trace_reader_pos(const ttx_trace_reader *r);

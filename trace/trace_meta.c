@@ -104,7 +104,7 @@ static const char *string(const cJSON *o, const char *key) {
 }
 
 static bool read_tensor(const cJSON *o, ttx_trace_tensor *t) {
-    uint64_t layer, n_head, expert, shard, qkv, n_expert;
+    uint64_t layer, n_head, expert, shard, qkv, n_expert, row, block;
     const double far = 1ull << 53; /* what a JSON number holds exactly */
     bool ok = cJSON_IsObject(o) && number(o, "layer", UINT16_MAX - 1, TTX_REC_NO_LAYER, &layer) &&
               number(o, "n_head", UINT16_MAX - 1, 0, &n_head) &&
@@ -112,6 +112,8 @@ static bool read_tensor(const cJSON *o, ttx_trace_tensor *t) {
               number(o, "shard", UINT8_MAX - 1, TTX_REC_NO_SHARD, &shard) &&
               number(o, "qkv", TTX_QKV_COUNT - 1, 0, &qkv) &&
               number(o, "n_expert", UINT16_MAX - 1, 0, &n_expert) &&
+              number(o, "row_bytes", UINT32_MAX, 0, &row) &&
+              number(o, "block_bytes", UINT32_MAX, 0, &block) &&
               number(o, "expert_bytes", far, 0, &t->expert_bytes) &&
               number(o, "offset", far, TTX_REC_NO_OFFSET, &t->offset) &&
               number(o, "size", far, 0, &t->size);
@@ -124,6 +126,8 @@ static bool read_tensor(const cJSON *o, ttx_trace_tensor *t) {
     t->shard = (uint8_t)shard;
     t->qkv = (uint8_t)qkv;
     t->n_expert = (uint32_t)n_expert;
+    t->row_bytes = (uint32_t)row;
+    t->block_bytes = (uint32_t)block;
     t->strided = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(o, "strided"));
     return *t->name;
 }

@@ -16,13 +16,14 @@
 /* An operand: a tensor of the model file, or keys or values of a layer's cache (those come after
  * the file's tensors, have no shard and no offset). Its position in the table is its tensor_idx. */
 typedef struct ttx_trace_tensor {
-    const char *name, *component; /* "kv_cache" for the caches */
-    uint64_t offset, size;        /* absolute in its shard; of a cache: bytes of all its heads */
-    uint64_t expert_bytes;        /* of each expert that it holds; 0: none */
-    uint32_t n_expert;            /* experts that it holds; 0: none */
-    uint16_t layer;               /* TTX_REC_NO_LAYER: outside the layers */
-    uint16_t n_head;              /* heads that an access is split into at level head; 0: not */
-    uint16_t expert;              /* the one that it is (old files); TTX_REC_NO_EXPERT */
+    const char *name, *component;    /* "kv_cache" for the caches */
+    uint64_t offset, size;           /* absolute in its shard; of a cache: bytes of all its heads */
+    uint64_t expert_bytes;           /* of each expert that it holds; 0: none */
+    uint32_t n_expert;               /* experts that it holds; 0: none */
+    uint32_t row_bytes, block_bytes; /* of the type's rows and blocks; 0: of no file */
+    uint16_t layer;                  /* TTX_REC_NO_LAYER: outside the layers */
+    uint16_t n_head;                 /* heads that an access is split into at level head; 0: not */
+    uint16_t expert;                 /* the one that it is (old files); TTX_REC_NO_EXPERT */
     uint8_t shard, qkv;
     bool strided; /* a head has a part of every row */
 } ttx_trace_tensor;
