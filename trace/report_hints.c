@@ -12,6 +12,7 @@ typedef struct advice {
     rp_tensor_sum *sums;
     uint32_t *order, n; /* tensors from hot to cold */
     uint32_t *pins, n_pin, n_fit;
+    bool *fits; /* [n_pin] */
     uint64_t ram, pinned, saved;
     rp_row group[8]; /* see groups[] */
     rp_cache_point curve[RP_CACHE_POINTS];
@@ -68,24 +69,21 @@ static void fit_pins(const ttx_report *r, advice *a) {
     uint64_t total = 0;
     for (uint32_t i = 0; i < a->n_pin; i++) total += r->objects[a->pins[i]].size;
     a->ram = r->set.ram ? r->set.ram : total / 2;
-    while (a->n_fit < a->n_pin) {
-        const rp_object *o = &r->objects[a->pins[a->n_fit]];
-        if (a->pinned + o->size > a->ram) break;
-        a->pinned += o->size;
-        if (o->bytes > o->size) a->saved += o->bytes - o->size;
-        a->n_fit++;
-    }
+    a->pinned = rp_pin(r, a->pins, a->n_pin, a->ram, a->fits, &a->saved);
+    for (uint32_t i = 0; i < a->n_pin; i++) a->n_fit += a->fits[i];
 }
 
 static bool advise(const ttx_report *r, advice *a) {
     *a = (advice){0};
     a->sums = rp_tensor_sums(r, r->set.hot_by, &a->order, &a->n);
     a->pins = rp_pin_order(r, &a->n_pin);
+    a->fits = calloc((size_t)a->n_pin + 1, sizeof *a->fits);
     a->slowest = calloc(16, sizeof *a->slowest);
     a->layer_ns = calloc((size_t)r->n_layer + 1, sizeof *a->layer_ns);
     a->layer_bytes = calloc((size_t)r->n_layer + 1, sizeof *a->layer_bytes);
     a->has_curve = rp_cache_curve(r, a->curve);
-    if (!a->sums || !a->pins || !a->slowest || !a->layer_ns || !a->layer_bytes) return false;
+    if (!a->sums || !a->pins || !a->fits || !a->slowest || !a->layer_ns || !a->layer_bytes)
+        return false;
     sum_groups(r, a);
     rank_layers(r, a);
     fit_pins(r, a);
@@ -96,6 +94,7 @@ static void forget(advice *a) {
     free(a->sums);
     free(a->order);
     free(a->pins);
+    free(a->fits);
     free(a->slowest);
     free(a->layer_ns);
     free(a->layer_bytes);
@@ -138,7 +137,8 @@ static void put_pins(const ttx_report *r, rp_json *j, const advice *a) {
     rp_u64(j, "saved_bytes", a->saved);
     rp_num(j, "saved_share", rp_ratio((double)a->saved, (double)r->file_bytes_read));
     rp_begin(j, "ranges", '[');
-    for (uint32_t i = 0; i < a->n_fit; i++) {
+    for (uint32_t i = 0; i < a->n_pin; i++) {
+        if (!a->fits[i]) continue;
         rp_begin(j, NULL, '{');
         put_object(r, j, &r->objects[a->pins[i]]);
         rp_u64(j, "accesses", r->objects[a->pins[i]].accesses);
@@ -352,7 +352,9 @@ static void print_pins(const ttx_report *r, const advice *a, FILE *out) {
     fprintf(out, "\nPin, with %.1f MiB: %u ranges, %.1f MiB; saves %.1f%% of the bytes accessed\n",
             mib(a->ram), a->n_fit, mib(a->pinned),
             percent((double)a->saved, (double)r->file_bytes_read));
-    for (uint32_t i = 0; i < a->n_fit && i < 8; i++) {
+    for (uint32_t i = 0, shown = 0; i < a->n_pin && shown < 8; i++) {
+        if (!a->fits[i]) continue;
+        shown++;
         const rp_object *o = &r->objects[a->pins[i]];
         fprintf(out, "  %s", r->meta.tensors[o->tensor].name);
         if (o->expert != TTX_REC_NO_EXPERT) fprintf(out, " expert %u", o->expert);

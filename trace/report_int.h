@@ -322,6 +322,10 @@ rp_tensor_sum *rp_tensor_sums(const ttx_report *r, ttx_hot_by by, uint32_t **ord
 
 /* Objects in the order in which pinning pays, most accesses first; the caller frees. */
 uint32_t *rp_pin_order(const ttx_report *r, uint32_t *n);
+/* Pins objects in that order as far as they fit `bytes`; what does not fit is passed over. Returns
+ * the bytes pinned; pinned[n] (may be NULL) tells which, *saved the bytes that need no read. */
+uint64_t rp_pin(const ttx_report *r, const uint32_t *order, uint32_t n, uint64_t bytes,
+                bool *pinned, uint64_t *saved);
 
 /* Reads tokens.csv, if there is one. Errors: memory. */
 int rp_texts_load(ttx_report *r, ttx_err *err);

@@ -3,6 +3,7 @@
  */
 #include "report_int.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 double rp_ratio(double a, double b) {
@@ -127,24 +128,35 @@ static void lru_at(const ttx_report *r, double size, rp_cache_point *p) {
     p->lru_bytes = rp_ratio(bytes, all_bytes);
 }
 
+uint64_t rp_pin(const ttx_report *r, const uint32_t *order, uint32_t n, uint64_t bytes,
+                bool *pinned, uint64_t *saved) {
+    uint64_t used = 0;
+    *saved = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        const rp_object *o = &r->objects[order[i]];
+        bool fits = o->size <= bytes - used;
+        if (pinned) pinned[i] = fits;
+        if (!fits) continue;
+        used += o->size;
+        if (o->bytes > o->size) *saved += o->bytes - o->size; /* the first is read */
+    }
+    return used;
+}
+
 bool rp_cache_curve(const ttx_report *r, rp_cache_point v[RP_CACHE_POINTS]) {
-    uint32_t n, next = 0;
+    uint32_t n;
     uint32_t *order = rp_pin_order(r, &n);
     if (!order) return false;
-    double total = 0, all = 0, used = 0, saved = 0;
+    double total = 0, all = 0;
     for (uint32_t i = 0; i < n; i++) {
         total += (double)r->objects[order[i]].size;
         all += (double)r->objects[order[i]].bytes;
     }
     for (int k = 0; k < RP_CACHE_POINTS; k++) {
-        double size = total * k / (RP_CACHE_POINTS - 1);
-        for (; next < n; next++) {
-            const rp_object *o = &r->objects[order[next]];
-            if (used + (double)o->size > size) break;
-            used += (double)o->size;
-            if (o->bytes > o->size) saved += (double)(o->bytes - o->size); /* the first is read */
-        }
-        v[k] = (rp_cache_point){.bytes = size, .pinned = rp_ratio(saved, all)};
+        double size = k == RP_CACHE_POINTS - 1 ? total : floor(total * k / (RP_CACHE_POINTS - 1));
+        uint64_t saved;
+        rp_pin(r, order, n, (uint64_t)size, NULL, &saved);
+        v[k] = (rp_cache_point){.bytes = size, .pinned = rp_ratio((double)saved, all)};
         lru_at(r, size, &v[k]);
     }
     free(order);

@@ -218,13 +218,14 @@ class Run:
                 weight = struct.unpack("<I", struct.pack("<f", 0.7 if rank == 0 else 0.3 / (m.used - 1)))[0]
                 self.records.append(record(ROUTE, self.now, ptr=weight, token=first + i, n=1, layer=l, expert=e,
                                            rank=rank, score=1.5 - rank, phase=phase))
-                takers.setdefault(e, []).append(rank)
+                takers.setdefault(e, []).append((first + i, rank))
         for name in ("gate", "up", "down"):
             operands = []
-            for e, ranks in takers.items():
-                one = dict(rank=ranks[0], score=1.5 - ranks[0]) if len(words) == 1 else {}
+            for e, served in takers.items():
+                token, rank = served[0]
+                one = dict(rank=rank, score=1.5 - rank) if len(words) == 1 else {}
                 operands += self.operand(f"{p}ffn_{name}_exps.weight", "MUL_MAT_ID", expert=e,
-                                         **dict(who, n=len(ranks)), **one)
+                                         **dict(who, token=token, n=len(served)), **one)
             self.launch(operands)
 
     def events(self, l, who):

@@ -105,6 +105,8 @@ function offsetMap(box) {
   let shown = false;
   const placeShown = [];
   const plane = new Plane(canvas, 460, (p) => {
+    p.ctx.fillStyle = stops.viridis[0];
+    p.ctx.fillRect(p.left, 0, p.plotWidth, p.pixels);
     const nOff = T.n_offset, perOff = T.file_bytes / nOff, draw = (v, step, colour) => {
       const n = Math.ceil(T.n_time / step);
       const stretch = { ...p, x0: p.x0 / step / T.ns_a_time, x1: p.x1 / step / T.ns_a_time, y0: p.y0 / perOff, y1: p.y1 / perOff };
@@ -113,7 +115,7 @@ function offsetMap(box) {
     };
     let low = 255, high = 1;
     for (const v of maps.accesses) if (v) { low = Math.min(low, v); high = Math.max(high, v); }
-    const shade = (v) => palettes.viridis[Math.round((255 * (v - low)) / Math.max(1, high - low))];
+    const shade = (v) => palettes.viridis[Math.round(90 + (165 * (v - low)) / Math.max(1, high - low))];
     draw(maps.accesses, T.step_accesses, shade);
     draw(maps.reads, T.step_reads, () => [230, 60, 40]);
     draw(maps.faults, T.step_faults, () => [255, 60, 220]);
@@ -169,7 +171,7 @@ function drawWindow(p) {
       if (w.time[i] < p.x0 || w.time[i] > p.x1 || w.at[i] > p.y1 || w.at[i] + w.size[i] < p.y0) continue;
       if (!filter.ops.has(w.op[i])) continue;
       const next = i + 1 < w.n ? w.time[i + 1] : w.time[i];
-      p.ctx.fillStyle = "#a6001a";
+      p.ctx.fillStyle = "#fd8d3c";
       p.ctx.fillRect(p.px(w.time[i]), p.py(w.at[i]), Math.max(1.5, p.px(Math.min(next, p.x1)) - p.px(w.time[i]) - 0.5), Math.max(1.5, p.py(w.at[i] + w.size[i]) - p.py(w.at[i])));
     }
 }
