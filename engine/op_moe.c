@@ -338,19 +338,38 @@ static void group(ttx_step *s) {
     m->first[0] = 0;
 }
 
+/* The rows of one expert's tokens: to[i] = from[pair[i] / div], or back: to[pair[i]] = from[i]. */
+struct copy_ctx {
+    float *to;
+    const float *from;
+    const int32_t *pair;
+    int64_t dim, div;
+    bool back;
+};
+
+static void copy_rows(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    const struct copy_ctx *c = ctx;
+    for (int64_t i = begin; i < end; i++) {
+        int64_t there = c->pair[i] / c->div;
+        memcpy(c->to + (c->back ? there : i) * c->dim, c->from + (c->back ? i : there) * c->dim,
+               (size_t)c->dim * sizeof *c->to);
+    }
+}
+
 static void many_tokens(ttx_step *s, ttx_buf x, ttx_glu kind) {
     struct moe_state *m = s->op->moe;
-    size_t row = (size_t)x.dim * sizeof(float);
     group(s);
     for (int32_t e = 0; e < (int32_t)s->hp->n_expert && !s->err->code; e++) {
         const int32_t *pair = m->pair + m->first[e];
         int64_t n = m->first[e + 1] - m->first[e];
         if (!n) continue;
-        for (int64_t i = 0; i < n; i++)
-            memcpy(m->x.p + i * x.dim, x.p + pair[i] / m->k_max * x.dim, row);
+        struct copy_ctx in = {m->x.p, x.p, pair, x.dim, m->k_max, false};
+        struct copy_ctx out = {m->slots, m->y.p, pair, x.dim, 1, true};
+        op_rows(s, n, x.dim, copy_rows, &in);
         op_wrote(s, m->x);
         compute_experts(s, &e, 1, pair[0], m->x, n, m->y, kind);
-        for (int64_t i = 0; i < n; i++) memcpy(m->slots + pair[i] * x.dim, m->y.p + i * x.dim, row);
+        op_rows(s, n, x.dim, copy_rows, &out);
     }
 }
 
