@@ -47,6 +47,7 @@ void out_us(out_buf *o, uint64_t ns) {
 }
 
 void out_json(out_buf *o, const char *s) {
+    if (!s) s = "?"; /* a number that has no name */
     out_char(o, '"');
     for (; *s; s++) {
         char t[8];

@@ -30,7 +30,7 @@ static inline void out_str(out_buf *o, const char *s) {
 void out_u64(out_buf *o, uint64_t v);
 void out_f32(out_buf *o, float v);    /* the shortest that reads back the same */
 void out_us(out_buf *o, uint64_t ns); /* nanoseconds as microseconds: "12.345" */
-/* A JSON string, quotes included. */
+/* A JSON string, quotes included; "?" for NULL. */
 void out_json(out_buf *o, const char *s);
 
 /* The weights of the layer that is being read, for rows that name an expert of one token. */
