@@ -11,8 +11,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 COMPARE, TTX, TINY_MODEL = (str(Path(a).resolve()) for a in sys.argv[1:4])
+PLOT = str(Path(COMPARE).with_name("plot"))
 
 # A llama-bench of which run i reports speeds[i]; it keeps a diary of its calls.
 FAKE = """#!{python}
@@ -74,6 +76,25 @@ def medians():
     assert "reads 42.0 GB/s, peak 900 GOPS" in p.stdout and "A: abc 7, zen9 kernels." in p.stdout
 
 
+def plotted():
+    """out.json of medians() as a picture: a bar for each test, of the peer that is asked for."""
+    p = subprocess.run([PLOT, "out.json", "-o", "out.svg"], capture_output=True, text=True)
+    assert p.returncode == 0, p
+    svg = ElementTree.parse("out.svg").getroot()
+    texts = [t.text for t in svg.iter("{http://www.w3.org/2000/svg}text")]
+    assert "ttx / A" in texts and {"m tg8", "m pp32", "6.0, 6.0", "60.0, 60.0"} <= set(texts), texts
+    bars = [r for r in svg.iter("{http://www.w3.org/2000/svg}rect") if len(r)]
+    assert [b[0].text for b in bars] == ["1.000", "1.000"], "decode, then prompt"
+    p = subprocess.run([PLOT, "out.json", "--peer", "B", "-o", "out.svg"], capture_output=True, text=True)
+    assert p.returncode == 0 and "3.000" in Path("out.svg").read_text(), p
+    Path("bad.json").write_text("{}")
+    for args, message in ((["bad.json"], "expected results of bench/compare --json"),
+                          (["none.json"], "No such file"), (["out.json", "--peer", "C"], "expected tests of ttx and C")):
+        p = subprocess.run([PLOT, *args, "-o", "no.svg"], capture_output=True, text=True)
+        assert p.returncode == 1 and message in p.stderr and len(p.stderr.splitlines()) == 1, p
+    assert not Path("no.svg").exists()
+
+
 def real():
     """With the true ttx: its fields are understood."""
     subprocess.run([TINY_MODEL, "t.gguf"], check=True)
@@ -122,7 +143,7 @@ def interrupted(sig):
 def main():
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        for test in (medians, real, failures, lambda: interrupted(signal.SIGINT),
+        for test in (medians, plotted, real, failures, lambda: interrupted(signal.SIGINT),
                      lambda: interrupted(signal.SIGTERM)):
             test()
         os.chdir("/")
