@@ -8,7 +8,10 @@
 
 #include "models.h"
 #include "pool.h"
+#include "roofline.h"
 
+#include <errno.h>
+#include <ftw.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +23,7 @@ typedef struct settings {
     ttx_opt_list load_mode, isa;
     uint32_t n_reps, delay_s;
     int32_t format;
-    bool no_warm_up, no_limits, progress;
+    bool no_warm_up, no_limits, progress, roofline;
 } settings;
 
 /* The lists, read. */
@@ -33,10 +36,12 @@ typedef struct bench {
     const settings *set;
     matrix x;
     bench_how how;
-    ttx_limits limits;
+    ttx_limits limits; /* the best seen so far */
+    ttx_limits before; /* measured last */
     bench_out out;
     ttx_engine engine;
-    int n_engines; /* that will be opened, one after the other */
+    int n_engines;  /* that will be opened, one after the other */
+    char trace[64]; /* --roofline: a directory for the time of the run */
     bool show;
 } bench;
 
@@ -56,15 +61,30 @@ static void hide_progress(const bench *b) {
 
 /* ---- tests ---- */
 
+/* What the options say for every test. */
+static ttx_engine_args common_args(const bench *b) {
+    ttx_engine_args args = b->set->engine;
+    if (b->set->roofline) {
+        args.trace = b->trace;
+        args.trace_level = TTX_LEVEL_TENSOR;
+    }
+    return args;
+}
+
 static int run_test(bench *b, ttx_session *s, bench_test t, ttx_err *err) {
     bench_result r = {0};
     const ttx_model *m = b->engine.model;
     if (t.n_prompt + t.n_gen == 0) return TTX_OK;
     int rc = bench_run(&r, s, m->hp.n_vocab, &t, &b->how, err);
     hide_progress(b);
-    if (!rc) rc = bench_bound(&r, m, &b->limits, err);
-    bench_subject subject = {m, &b->limits, b->engine.rt.isa};
-    if (!rc) rc = bench_out_row(&b->out, &subject, &r, err);
+    ttx_limits after = b->before;
+    if (!rc && !b->set->no_limits) rc = ttx_limits_again(&after, err);
+    ttx_limits around = ttx_limits_best(&b->before, &after);
+    b->limits = ttx_limits_best(&b->limits, &after);
+    b->before = after;
+    if (!rc && !b->set->roofline) rc = bench_bound(&r, m, &around, err);
+    bench_subject subject = {m, &around, b->engine.rt.isa};
+    if (!rc && !b->set->roofline) rc = bench_out_row(&b->out, &subject, &r, err);
     bench_result_free(&r);
     return rc;
 }
@@ -73,7 +93,7 @@ static int run_test(bench *b, ttx_session *s, bench_test t, ttx_err *err) {
 static int run_session(bench *b, bench_test t, ttx_err *err) {
     const matrix *x = &b->x;
     ttx_session *s = NULL;
-    ttx_engine_args args = b->set->engine;
+    ttx_engine_args args = common_args(b);
     args.n_ctx = (uint32_t)(t.n_depth + x->most_tokens);
     args.n_ubatch = (uint32_t)t.n_ubatch;
     args.n_threads = t.n_threads;
@@ -111,12 +131,29 @@ static int run_sessions(bench *b, bench_test t, ttx_err *err) {
     return rc;
 }
 
+/* What a trace of the one test says, beside the limits around it. */
+static int show_roofline(const bench *b, const char *trace, ttx_err *err) {
+    roofline *r = malloc(sizeof *r);
+    char k_type[16], v_type[16];
+    if (!r) return ttx_fail_nomem(err, "a roofline", sizeof *r);
+    bench_choice(bench_kv_types, b->x.k_type.v[0], k_type);
+    bench_choice(bench_kv_types, b->x.v_type.v[0], v_type);
+    roofline_begin(r, b->engine.model, &b->limits, k_type, v_type);
+    int rc = roofline_read(r, trace, err);
+    if (!rc && b->set->format == BENCH_JSON)
+        rc = roofline_json(r, stdout, err);
+    else if (!rc)
+        roofline_print(r, stdout);
+    free(r);
+    return rc;
+}
+
 static int run_model(bench *b, const char *path, ttx_err *err) {
     int rc = TTX_OK;
     for (int i = 0; i < b->x.load_mode.n && !rc; i++)
         for (int k = 0; k < b->x.isa.n && !rc; k++) {
             bench_test t = {.load_mode = b->x.load_mode.v[i], .isa = b->x.isa.v[k]};
-            ttx_engine_args args = b->set->engine;
+            ttx_engine_args args = common_args(b);
             args.model = path;
             args.n_threads = b->x.most_threads;
             args.load_mode = t.load_mode;
@@ -128,6 +165,11 @@ static int run_model(bench *b, const char *path, ttx_err *err) {
                          (double)ttx_model_bytes(b->engine.model) / (1 << 20),
                          ttx_isa_name(b->engine.rt.isa), b->engine.load_s);
             if (!rc) rc = run_sessions(b, t, err);
+            if (b->set->roofline) {
+                rc = ttx_trace_close(b->engine.rt.trace, rc, NULL, err);
+                b->engine.rt.trace = NULL;
+                if (!rc) rc = show_roofline(b, b->trace, err);
+            }
             rc = ttx_engine_finish(&b->engine, rc, err);
             ttx_engine_close(&b->engine);
         }
@@ -200,9 +242,30 @@ static int32_t greatest(const bench_values *v) {
     return m;
 }
 
+/* A roofline is of one test: prompt, then decoding. */
+static int choose_roofline(matrix *x, const settings *set, ttx_err *err) {
+    const bench_values *lists[] = {&x->n_prompt, &x->n_gen,     &x->n_depth,
+                                   &x->n_ubatch, &x->n_threads, &x->k_type,
+                                   &x->v_type,   &x->load_mode, &x->isa};
+    bool one = x->pg.n == 0 && !set->engine.trace;
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) one = one && lists[i]->n == 1;
+    if (!one)
+        return ttx_fail(
+            err, TTX_E_USAGE,
+            "--roofline: expected one value of each option, no -pg and no --trace, found more");
+    if (set->format != BENCH_MD && set->format != BENCH_JSON)
+        return ttx_fail(err, TTX_E_USAGE, "--roofline: expected -o md or json, found another");
+    if (set->no_warm_up)
+        return ttx_fail(err, TTX_E_USAGE, "--roofline: expected a warm-up, found --no-warmup");
+    x->pg = (bench_values){{x->n_prompt.v[0], x->n_gen.v[0]}, 2};
+    x->n_prompt.n = x->n_gen.n = 0;
+    return TTX_OK;
+}
+
 static int read_settings(bench *b, ttx_err *err) {
     matrix *x = &b->x;
     int rc = read_lists(x, b->set, err);
+    if (!rc && b->set->roofline) rc = choose_roofline(x, b->set, err);
     if (rc) return rc;
     x->most_threads = greatest(&x->n_threads);
     int32_t p = greatest(&x->n_prompt), n = greatest(&x->n_gen);
@@ -231,10 +294,11 @@ static int read_settings(bench *b, ttx_err *err) {
 /* ---- the command ---- */
 
 static int measure_limits(bench *b, ttx_err *err) {
-    b->limits = (ttx_limits){.read_kernel = "", .peak_unit = ""};
+    b->limits = b->before = (ttx_limits){.read_kernel = "", .peak_unit = ""};
     if (b->set->no_limits) return TTX_OK;
     if (b->show) fputs("\rmeasuring what the machine can do\033[K", stderr);
     int rc = ttx_limits_measure(&b->limits, err);
+    b->before = b->limits;
     hide_progress(b);
     if (!rc && b->limits.read_gbps <= 0)
         ttx_note("too little free memory to measure the bandwidth: no limits for decoding");
@@ -246,12 +310,30 @@ static int measure_limits(bench *b, ttx_err *err) {
 /* A file of records describes one model, run in one way. */
 static int check_records(const bench *b, ttx_err *err) {
     const ttx_engine_args *a = &b->set->engine;
-    const char *option = a->save_routes    ? "--save-routes"
+    const char *option = b->set->roofline  ? "--roofline"
+                         : a->trace        ? "--trace"
+                         : a->save_routes  ? "--save-routes"
                          : a->expert_stats ? "--expert-stats"
                                            : NULL;
     if (!option || b->n_engines < 2) return TTX_OK;
     return ttx_fail(err, TTX_E_USAGE, "%s: expected one model, load mode and isa, found %d of them",
                     option, b->n_engines);
+}
+
+static int remove_entry(const char *path, const struct stat *st, int flag, struct FTW *ftw) {
+    (void)st, (void)flag, (void)ftw;
+    return remove(path);
+}
+
+static int run_roofline(bench *b, ttx_err *err) {
+    const char *tmp = getenv("TMPDIR");
+    int n =
+        snprintf(b->trace, sizeof b->trace, "%s/ttx-roofline-XXXXXX", tmp && *tmp ? tmp : "/tmp");
+    if (n >= (int)sizeof b->trace || !mkdtemp(b->trace))
+        return ttx_fail(err, TTX_E_RUNTIME, "%s: cannot create: %s", b->trace, strerror(errno));
+    int rc = for_models(b, run_model, err);
+    nftw(b->trace, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+    return rc;
 }
 
 static int run(const void *arg, ttx_err *err) {
@@ -262,6 +344,11 @@ static int run(const void *arg, ttx_err *err) {
     if (rc) return rc;
     b.how.interrupted = ttx_catch_interrupt(SA_RESTART);
     if ((rc = measure_limits(&b, err))) return rc;
+    if (b.set->roofline) {
+        rc = run_roofline(&b, err);
+        hide_progress(&b);
+        return rc;
+    }
     bench_out_begin(&b.out, stdout, (bench_format)b.set->format);
     rc = for_models(&b, run_model, err);
     hide_progress(&b);
@@ -309,8 +396,11 @@ static const ttx_opt options[] = {
     TTX_OPTS_EXPERTS,
     TTX_OPTS_TRACE,
     {"-v, --verbose", OPT_FLAG, TTX_ARG(verbose), .help = "say more on stderr"},
+    {"--roofline", OPT_FLAG, BENCH(roofline),
+     .help = "instead: where the time of -p and -n goes, by operation and type, beside the limits",
+     .group = "Output"},
     {"-o, --output", OPT_ENUM, BENCH(format), "FORMAT", "how to print the results",
-     .choices = "md|json|jsonl|csv|sql", .group = "Output"},
+     .choices = "md|json|jsonl|csv|sql"},
     {"--progress", OPT_FLAG, BENCH(progress),
      .help = "show progress on stderr even if it is no terminal"},
     {"-b, --batch-size", OPT_IGNORED1, .arg = "N", .help = "see -ub",
@@ -332,9 +422,11 @@ const ttx_command ttx_cmd_bench = {
         "random tokens, tg128 decodes 128 tokens one by one, \"@ d4096\" with 4096 tokens in the\n"
         "context before. Each test is warmed up, then run -r times.\n"
         "\n"
-        "Before the tests the machine is measured: the most bytes that all cores together read a\n"
-        "second (2 GiB in huge pages), and the most operations of its best arithmetic unit. From\n"
-        "these follows each test's limit (bound_ts): decoding must read the weights of a token\n"
+        "Before the tests, and shortly after each, the machine is measured: the most bytes that "
+        "all\n"
+        "cores together read a second (2 GiB in huge pages), and the most operations of its best\n"
+        "arithmetic unit. From the better of both follows each test's limit (bound_ts): decoding "
+        "must read the weights of a token\n"
         "and the keys and values that it attends to, a prompt must do its multiply-adds. There is\n"
         "no limit for decoding models that are smaller than twice the last-level cache.\n"
         "\n"
@@ -342,6 +434,8 @@ const ttx_command ttx_cmd_bench = {
     .examples = "  # prompt of 512, decoding of 128\n  ttx bench -m model.gguf\n"
                 "  # how does it scale, with threads and with context?\n"
                 "  ttx bench -m model.gguf -p 256 -n 32 -t 1,2 -d 0,4096\n"
+                "  # where is the next per cent?\n"
+                "  ttx bench -m model.gguf -p 256 -n 32 -r 2 --roofline\n"
                 "  # figures for a script\n"
                 "  ttx bench -m a.gguf,b.gguf -p 0 -n 64 -o json",
     .options = options,

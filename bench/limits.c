@@ -14,9 +14,10 @@
 #include <unistd.h>
 
 #define READ_BYTES  (2ull << 30)
+#define AGAIN_BYTES (512ull << 20)
 #define CHUNK_BYTES (4ull << 20)
 #define HUGE_PAGE   (2ull << 20)
-enum { PASSES = 4, ITEMS_PER_THREAD = 8 };
+enum { PASSES = 4, AGAIN_PASSES = 2, ITEMS_PER_THREAD = 8 };
 #define PATIENCE_NS  4000000000ull /* after which no further pass over the readers begins */
 #define UNIT_SECONDS 0.02          /* of one pass over one unit */
 
@@ -57,14 +58,18 @@ static void time_readers(ttx_limits *out, ttx_pool *pool, read_job *j,
         }
 }
 
-static int measure_reading(ttx_limits *out, ttx_pool *pool, ttx_err *err) {
+/* Every reader over `bytes` of memory, `passes` times. The fields of `out` are set anew. */
+static int measure_reading(ttx_limits *out, ttx_pool *pool, uint64_t bytes, int passes,
+                           ttx_err *err) {
     const limit_reader *tables[4] = {limit_readers_sse2};
     int n = 1;
     if (__builtin_cpu_supports("avx2")) tables[n++] = limit_readers_avx2;
     if (__builtin_cpu_supports("avx512f")) tables[n++] = limit_readers_avx512;
 
     uint64_t available = ttx_memory_available() / 2;
-    out->read_bytes = available && available < READ_BYTES ? available : READ_BYTES;
+    out->read_gbps = 0;
+    out->read_kernel = "";
+    out->read_bytes = available && available < bytes ? available : bytes;
     out->read_bytes -= out->read_bytes % CHUNK_BYTES;
     if (out->read_bytes < 8 * out->cache_bytes) return TTX_OK; /* it would be the cache's speed */
     uint64_t mapped = out->read_bytes + HUGE_PAGE;
@@ -75,7 +80,7 @@ static int measure_reading(ttx_limits *out, ttx_pool *pool, ttx_err *err) {
     ttx_pool_run(pool, (int64_t)(out->read_bytes / CHUNK_BYTES), 1, 0, fill_chunks, &j);
     /* Pass by pass, not kernel by kernel: a disturbance then hits all of them. */
     uint64_t start = ttx_now_ns();
-    for (int pass = 0; pass < PASSES && ttx_now_ns() - start < PATIENCE_NS; pass++)
+    for (int pass = 0; pass < passes && ttx_now_ns() - start < PATIENCE_NS; pass++)
         time_readers(out, pool, &j, tables);
     munmap(map, mapped);
     return TTX_OK;
@@ -94,21 +99,20 @@ static void run_items(void *ctx, int64_t begin, int64_t end, int worker) {
     for (int64_t i = begin; i < end; i++) j->unit->run(j->rounds);
 }
 
-static void time_unit(ttx_limits *out, ttx_pool *pool, const limit_unit *unit) {
+/* Returns 1e9 operations a second. */
+static double time_unit(const ttx_limits *l, ttx_pool *pool, const limit_unit *unit) {
     unit_job j = {unit, 1000};
-    int64_t items = (int64_t)out->n_threads * ITEMS_PER_THREAD;
-    uint64_t ns = 0;
+    int64_t items = (int64_t)l->n_threads * ITEMS_PER_THREAD;
+    double best = 0;
     for (int pass = -1; pass < PASSES; pass++) {
         uint64_t start = ttx_now_ns();
         ttx_pool_run(pool, items, 1, 0, run_items, &j);
-        ns = ttx_now_ns() - start;
+        uint64_t ns = ttx_now_ns() - start;
         double gops = unit->ops_per_round * (double)(j.rounds * items) / (double)(ns + 1);
-        if (gops > out->peak_gops) {
-            out->peak_gops = gops;
-            out->peak_unit = unit->name;
-        }
+        if (gops > best) best = gops;
         if (pass < 0) j.rounds = 1 + (int64_t)(UNIT_SECONDS * 1e9 / (double)(ns + 1) * 1000);
     }
+    return best;
 }
 
 static bool cpu_has_amx(void) {
@@ -116,16 +120,32 @@ static bool cpu_has_amx(void) {
     return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 24 & 1);
 }
 
-static void measure_computing(ttx_limits *out, ttx_pool *pool) {
-    const limit_unit *tables[5] = {limit_units_sse2};
-    int n = 1;
-    if (cpu_has_amx()) return; /* whose tiles are the best unit, by far */
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        tables[n++] = limit_units_avx2;
-    if (__builtin_cpu_supports("avx512bw")) tables[n++] = limit_units_avx512;
-    if (__builtin_cpu_supports("avx512vnni")) tables[n++] = limit_units_vnni;
-    for (int i = 0; i < n; i++)
-        for (const limit_unit *u = tables[i]; u->name; u++) time_unit(out, pool, u);
+/* Every unit, or the best one alone, anew. */
+static void measure_computing(ttx_limits *out, ttx_pool *pool, bool all) {
+    const struct {
+        const limit_unit *units;
+        const char *isa;
+        bool has;
+    } tables[] = {
+        {limit_units_sse2, "scalar", true},
+        {limit_units_avx2, "avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
+        {limit_units_avx512, "avx512", __builtin_cpu_supports("avx512bw")},
+        {limit_units_vnni, "vnni", __builtin_cpu_supports("avx512vnni")},
+    };
+    const char *best = out->peak_unit;
+    bool amx = cpu_has_amx(); /* whose tiles are the best unit, by far */
+    if (all) out->n_units = 0;
+    out->peak_gops = 0;
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
+        for (const limit_unit *u = tables[i].units; tables[i].has && u->name; u++) {
+            if (!all && strcmp(u->name, best) != 0) continue;
+            double gops = time_unit(out, pool, u);
+            if (all && out->n_units < TTX_LIMIT_UNITS)
+                out->units[out->n_units++] = (ttx_unit_peak){u->name, tables[i].isa, gops};
+            if (amx || gops <= out->peak_gops) continue;
+            out->peak_gops = gops;
+            out->peak_unit = u->name;
+        }
 }
 
 /* ---- both ---- */
@@ -149,16 +169,41 @@ static uint64_t last_level_cache(void) {
     return l3 > 0 ? (uint64_t)l3 : l2 > 0 ? (uint64_t)l2 : 0;
 }
 
-int ttx_limits_measure(ttx_limits *out, ttx_err *err) {
+static int measure(ttx_limits *l, bool all, ttx_err *err) {
     ttx_pool *pool;
+    uint64_t few = 8 * l->cache_bytes > AGAIN_BYTES ? 8 * l->cache_bytes : AGAIN_BYTES;
+    int rc = ttx_pool_create(&pool, l->n_threads, err);
+    if (rc) return rc;
+    if (all || l->peak_gops > 0) measure_computing(l, pool, all);
+    if (all)
+        rc = measure_reading(l, pool, READ_BYTES, PASSES, err);
+    else if (l->read_gbps > 0)
+        rc = measure_reading(l, pool, few < READ_BYTES ? few : READ_BYTES, AGAIN_PASSES, err);
+    ttx_pool_destroy(pool);
+    return rc;
+}
+
+int ttx_limits_measure(ttx_limits *out, ttx_err *err) {
     *out = (ttx_limits){.n_threads = ttx_cpu_count(),
                         .read_kernel = "",
                         .peak_unit = "",
                         .cache_bytes = last_level_cache()};
-    int rc = ttx_pool_create(&pool, out->n_threads, err);
-    if (rc) return rc;
-    measure_computing(out, pool);
-    rc = measure_reading(out, pool, err);
-    ttx_pool_destroy(pool);
-    return rc;
+    return measure(out, true, err);
+}
+
+int ttx_limits_again(ttx_limits *l, ttx_err *err) {
+    return measure(l, false, err);
+}
+
+ttx_limits ttx_limits_best(const ttx_limits *a, const ttx_limits *b) {
+    ttx_limits best = *a;
+    if (b->read_gbps > a->read_gbps) {
+        best.read_gbps = b->read_gbps;
+        best.read_kernel = b->read_kernel;
+    }
+    if (b->peak_gops > a->peak_gops) {
+        best.peak_gops = b->peak_gops;
+        best.peak_unit = b->peak_unit;
+    }
+    return best;
 }

@@ -3,13 +3,7 @@
 #include "limit_readers.h"
 #include "limit_units.h"
 
-const limit_reader limit_readers_avx2[] = {
-    {"avx2", read_plain},
-    {"avx2, prefetching 1 KiB ahead", read_near},
-    {"avx2, prefetching 8 KiB ahead", read_far},
-    {"avx2, four streams", read_streams},
-    {0},
-};
+const limit_reader limit_readers_avx2[] = {READERS("avx2")};
 
 /* Everywhere 1.0, or 1: no multiply-add of theirs is slow. */
 #define ONES_F32                                                             \

@@ -3,13 +3,7 @@
 #include "limit_readers.h"
 #include "limit_units.h"
 
-const limit_reader limit_readers_avx512[] = {
-    {"avx512", read_plain},
-    {"avx512, prefetching 1 KiB ahead", read_near},
-    {"avx512, prefetching 8 KiB ahead", read_far},
-    {"avx512, four streams", read_streams},
-    {0},
-};
+const limit_reader limit_readers_avx512[] = {READERS("avx512")};
 
 /* Everywhere 1.0. */
 #define ONES                                                                         \

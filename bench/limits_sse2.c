@@ -3,13 +3,7 @@
 #include "limit_readers.h"
 #include "limit_units.h"
 
-const limit_reader limit_readers_sse2[] = {
-    {"sse2", read_plain},
-    {"sse2, prefetching 1 KiB ahead", read_near},
-    {"sse2, prefetching 8 KiB ahead", read_far},
-    {"sse2, four streams", read_streams},
-    {0},
-};
+const limit_reader limit_readers_sse2[] = {READERS("sse2")};
 
 /* As many multiplications as additions: units for both work at once. */
 #define MUL(r) "mulps %%xmm15, %%xmm" r "\n\t"

@@ -151,6 +151,45 @@ def experts():
     assert p.returncode == 1 and "none.csv: cannot open" in p.stderr, p
 
 
+def roofline():
+    """Where the time goes: what was read and computed is what the plan says, the time is that of the steps."""
+    args = ["-m", "moe.gguf", "--no-limits", "-t", "1", "-p", "8", "-n", "4", "-r", "3", "--roofline"]
+    p = bench(*args, "-o", "json")
+    o = json.loads(p.stdout)
+    assert p.returncode == 0 and not p.stderr and not [f for f in os.listdir(tempfile.gettempdir()) if "ttx-roofline" in f], p
+    assert o["prompt"]["tokens"] == 24 and o["decode"]["tokens"] == 12, "without the warm-up"
+    for phase in (o["prompt"], o["decode"]):
+        assert 0 < sum(r["ns"] for r in phase["rows"]) <= phase["ns"]
+        assert all(abs(r["time_share"] - r["ns"] / phase["ns"]) < 1e-9 for r in phase["rows"])
+        assert phase["rows"] == sorted(phase["rows"], key=lambda r: -r["ns"])
+        assert all(r["bound_share"] is None for r in phase["rows"]), "no limits, no shares"
+    plan = json.loads(subprocess.run([TTX, "plan", "-m", "moe.gguf", "--json"], capture_output=True, check=True).stdout)
+    matrices = {"MUL_MAT": 0, "MUL_MAT_ID": 0, "GET_ROWS": 0}
+    for a in plan:
+        if a["op"] in matrices:
+            matrices[a["op"]] += a["size_bytes"] * (a["n_expert_used"] / a["n_expert"] if a["n_expert"] else 1)
+    for op, size in matrices.items():
+        rows = [r for r in o["decode"]["rows"] if r["op"] == op]
+        assert sum(r["bytes"] for r in rows) == 12 * size, (op, rows)
+        # F32: two operations for each four bytes; none for rows that are looked up
+        assert sum(r["ops"] for r in rows) == (0 if op == "GET_ROWS" else 12 * size / 2), (op, rows)
+    attention = next(r for r in o["decode"]["rows"] if r["op"] == "FLASH_ATTN_EXT")
+    assert attention["type"] == "f16 cache" and attention["launches"] == 3 * 4 * 2, attention
+    # steps at positions 8 to 11 see 9 to 12; 4 heads of 32 and 32, 2 layers
+    assert attention["ops"] == 3 * 2 * sum(range(9, 13)) * 2 * 4 * (32 + 32), attention
+    p = bench(*args)
+    assert p.returncode == 0 and "| MUL_MAT_ID " in p.stdout and "decode: 12 tokens" in p.stdout, p
+    for more, message in [
+        (["-d", "0,8"], "--roofline: expected one value of each option, no -pg and no --trace, found more"),
+        (["-pg", "8,4"], "--roofline: expected one value of each option, no -pg and no --trace, found more"),
+        (["--trace", "t"], "--roofline: expected one value of each option, no -pg and no --trace, found more"),
+        (["-o", "csv"], "--roofline: expected -o md or json, found another"),
+        (["--no-warmup"], "--roofline: expected a warm-up, found --no-warmup"),
+    ]:
+        p = bench(*args, *more)
+        assert p.returncode == 2 and p.stderr == f"ttx: {message}\n" and not p.stdout, (more, p)
+
+
 def refused():
     numbers = "expected numbers from {} and ranges such as 512,1024 or 1-8*2, found '{}'"
     cases = [
@@ -205,7 +244,7 @@ def main():
         # 96 rows of 64 in the embedding, and the sizes that `figures` counts with.
         subprocess.run([TINY_MODEL, "t.gguf", "n_ctx=2000000"], check=True)
         subprocess.run([TINY_MODEL, "moe.gguf", "arch=mixtral"], check=True)
-        for test in (lists, defaults, figures, formats, quoting, experts, refused, interrupted):
+        for test in (lists, defaults, figures, formats, quoting, experts, roofline, refused, interrupted):
             test()
             print(f"{test.__name__}: good", flush=True)
         os.chdir("/")
