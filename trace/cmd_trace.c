@@ -1,13 +1,17 @@
 /* cmd_trace.c -- ttx trace: what there is to do with traces besides reports and exports. */
+#include "block_join.h"
 #include "opt.h"
+#include "outfile.h"
 #include "trace_check.h"
 #include "trace_merge.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 typedef struct settings {
     ttx_opt_list args; /* what to do, with what */
+    float start;       /* import-blktrace: seconds */
 } settings;
 
 /* ---- check ---- */
@@ -64,6 +68,43 @@ static int merge(const ttx_opt_list *args, ttx_err *err) {
     return ttx_trace_merge(args->v[1], args->v + 2, args->n - 2, err);
 }
 
+/* ---- import-blktrace ---- */
+
+static void print_blocks(const ttx_trace_meta *m, const ttx_block_summary *s,
+                         const uint64_t *by_tensor) {
+    printf("reads            %llu of block devices during the run, %llu bytes\n",
+           (unsigned long long)s->reads, (unsigned long long)s->bytes);
+    printf("of the model     %llu bytes, %llu of them in tensors\n",
+           (unsigned long long)s->model_bytes, (unsigned long long)s->tensor_bytes);
+    for (uint32_t i = 0; i < m->n_file_tensor; i++)
+        if (by_tensor[i])
+            printf("%-40s %14llu bytes read, %.2f of its size\n", m->tensors[i].name,
+                   (unsigned long long)by_tensor[i],
+                   (double)by_tensor[i] / (double)m->tensors[i].size);
+}
+
+static int import(const settings *set, ttx_err *err) {
+    ttx_trace_meta m;
+    ttx_block_summary s;
+    ttx_outfile out;
+    if (set->args.n != 3)
+        return ttx_fail(err, TTX_E_USAGE, "trace: expects import-blktrace DIR FILE");
+    int rc = ttx_trace_meta_load(&m, set->args.v[1], err);
+    if (rc) return rc;
+    uint64_t *by_tensor = calloc((size_t)m.n_file_tensor + 1, sizeof *by_tensor);
+    char *path = ttx_trace_path(&m, "block_reads.csv");
+    rc = by_tensor && path ? ttx_outfile_open(&out, path, err) : ttx_fail_nomem(err, "tensors", 0);
+    if (!rc) {
+        rc = ttx_block_join(&m, set->args.v[2], (double)set->start, out.f, by_tensor, &s, err);
+        rc = ttx_outfile_close(&out, rc, err);
+    }
+    if (!rc) print_blocks(&m, &s, by_tensor);
+    free(path);
+    free(by_tensor);
+    ttx_trace_meta_free(&m);
+    return rc;
+}
+
 /* ---- the command ---- */
 
 static const struct action {
@@ -77,6 +118,7 @@ static const struct action {
 
 static int run(const void *arg, ttx_err *err) {
     const settings *set = arg;
+    if (strcmp(set->args.v[0], "import-blktrace") == 0) return import(set, err);
     for (size_t i = 0; i < sizeof actions / sizeof *actions; i++) {
         if (strcmp(set->args.v[0], actions[i].name) != 0) continue;
         if (set->args.n - 1 < actions[i].min_args)
@@ -85,7 +127,8 @@ static int run(const void *arg, ttx_err *err) {
         return actions[i].run(&set->args, err);
     }
     return ttx_fail(err, TTX_E_USAGE,
-                    "trace: expected check or merge, found '%s'; see 'ttx trace --help'",
+                    "trace: expected check, merge or import-blktrace, found '%s'; see "
+                    "'ttx trace --help'",
                     set->args.v[0]);
 }
 
@@ -93,7 +136,12 @@ static void defaults(void *arg) {
     (void)arg; /* all zeros */
 }
 
-static const ttx_opt options[] = {{.kind = OPT_END}};
+static const ttx_opt options[] = {
+    {"--start", OPT_FLOAT, offsetof(settings, start), "SECONDS",
+     "import-blktrace: when blktrace was started, after the start of the run (before: negative)",
+     .min = -1e6, .max = 1e6},
+    {.kind = OPT_END},
+};
 
 static const ttx_opt words = {
     "ACTION DIR",    OPT_LIST, offsetof(settings, args), "...", "what to do, with which traces",
@@ -101,8 +149,9 @@ static const ttx_opt words = {
 
 const ttx_command ttx_cmd_trace = {
     .name = "trace",
-    .summary = "verify and join traces",
-    .usage = "ttx trace check DIR...\n       ttx trace merge OUT DIR...",
+    .summary = "verify traces, join them, add a disk's",
+    .usage = "ttx trace check DIR...\n       ttx trace merge OUT DIR...\n"
+             "       ttx trace import-blktrace DIR FILE [--start SECONDS]",
     .about =
         "check reads a whole trace, prints what is in it, and verifies it: checksums, ranges\n"
         "inside their tensors, times and tokens in order, every layer of every token, and that\n"
@@ -110,7 +159,11 @@ const ttx_command ttx_cmd_trace = {
         "hold, or if the trace is incomplete.\n"
         "\n"
         "merge joins the runs of several processes with the same model into one trace, on a\n"
-        "common clock, one run after the other.",
+        "common clock, one run after the other.\n"
+        "\n"
+        "import-blktrace reads what blkparse prints, or ftrace's block_rq_issue events (with\n"
+        "trace_clock mono), finds the model's parts of the disk, and writes which tensors were\n"
+        "read when to DIR/block_reads.csv.",
     .examples = "  # record a run, and verify it\n"
                 "  ttx run -m model.gguf -p \"Once\" -n 64 --trace once\n"
                 "  ttx trace check once\n"

@@ -5,6 +5,7 @@ damaged directories, exports.
     trace_run_test.py TTX TINY_MODEL
 """
 import csv
+import fcntl
 import json
 import os
 import resource
@@ -342,6 +343,58 @@ def test_pictures():
     check(len(begun) == len(launches), "a slice for each launch (perfetto)")
 
 
+# ---- a disk's trace ----
+
+def first_extent(path):
+    """(device, place on it) of the file's first byte; None where the system does not tell."""
+    fd = os.open(path, os.O_RDONLY)
+    os.fsync(fd)
+    room = bytearray(struct.pack("=QQIIII", 0, 2**64 - 1, 0, 0, 1, 0) + bytes(56))
+    try:
+        fcntl.ioctl(fd, 0xC020660B, room)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    physical, = struct.unpack_from("=Q", room, 32 + 8)
+    dev = os.stat(path).st_dev
+    dev = f"{os.major(dev)}:{os.minor(dev)}"
+    try:
+        start = int(Path(f"/sys/dev/block/{dev}/start").read_text())
+        dev = Path(f"/sys/dev/block/{dev}/../dev").read_text().strip()
+    except OSError:
+        start = 0
+    return dev.replace(":", ","), physical // 512 + start
+
+
+def test_blocks(m):
+    where = first_extent(m)
+    traced(m, "blocks")
+    meta = json.loads((HOME / "blocks/trace_metadata.json").read_text())
+    if not where or not struct.unpack("=Q", struct.pack("=Q", where[1]))[0]:
+        print("places of files on the disk are not told here: import-blktrace is not tested")
+        return
+    dev, sector = where
+    t = meta["tensors"][1]
+    first, last = t["offset"] // 512, (t["offset"] + t["size"] - 1) // 512
+    s0 = meta["clock"]["start_monotonic_ns"] / 1e9 + 0.0001
+    blk = f"  {dev}  1  7  0.000100000  99  D  R {sector + first} + {last + 1 - first} [ttx]\n"
+    ftrace = (f"  ttx-99  [000] d..1. {s0:.6f}: block_rq_issue: {dev} R 512 () {sector + first} + "
+              f"{last + 1 - first} none,0,0 [ttx]\n")
+    for name, text in (("blkparse", blk), ("ftrace", ftrace)):
+        (HOME / "disk.txt").write_text("# a heading\n" + text + blk.replace(" D ", " C ")
+                                       + blk.replace(" R ", " W "))
+        r = ttx("trace", "import-blktrace", HOME / "blocks", HOME / "disk.txt")
+        check(r.returncode == 0, f"{name}: {r.stderr}")
+        found = rows(HOME / "blocks/block_reads.csv")
+        mine = sum(int(f["size_bytes"]) for f in found if f["tensor_name"] == t["name"])
+        check(mine == t["size"], f"{name}: expected {t['size']} bytes of {t['name']}, found {mine}")
+        check(sum(int(f["size_bytes"]) for f in found) == (last + 1 - first) * 512, f"{name}: {found}")
+    (HOME / "disk.txt").write_text("nothing\n")
+    refuses(1, "DIR/disk.txt: expected blkparse's lines or block_rq_issue events of reads, found none",
+            "trace", "import-blktrace", HOME / "blocks", HOME / "disk.txt")
+
+
 def main():
     for name, moe, fields in (("dense", False, ()), ("moe", True, ("arch=qwen3moe",))):
         m = model(name, *fields)
@@ -351,6 +404,7 @@ def main():
         test_pictures()
     test_same_place(m)
     test_options(m)
+    test_blocks(m)
     test_damaged()
     long = model("long", "n_ctx=65536")
     test_killed(long)
