@@ -6,16 +6,11 @@
 #include <float.h>
 #include <math.h>
 
-/* 16 values from p on, or the first n of them and zeros. */
-TTX_INLINE __m512 load16f(const float *p) {
-    return _mm512_loadu_ps(p);
-}
-
 static float scale_of(const float *x, int64_t n) {
     const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
     __m512i top = _mm512_setzero_si512();
     for (int64_t i = 0; i < n; i += 16) {
-        __m512i v = _mm512_castps_si512(load16f(x + i));
+        __m512i v = _mm512_castps_si512(_mm512_loadu_ps(x + i));
         top = _mm512_max_epu32(top, _mm512_and_si512(v, magnitude)); /* NaN counts as the largest */
     }
     uint32_t u = _mm512_reduce_max_epu32(top);
@@ -31,7 +26,7 @@ static void block_q16(const float *x, int64_t n, int16_t *q, float *d, int32_t *
     __m512 inverse = _mm512_set1_ps(any ? 1.0f / *d : 0.0f);
     __mmask16 keep = any ? 0xffff : 0; /* not NaN times 0 */
     for (int64_t i = 0; i < n; i += 16) {
-        __m512i v = _mm512_maskz_cvtps_epi32(keep, _mm512_mul_ps(load16f(x + i), inverse));
+        __m512i v = _mm512_maskz_cvtps_epi32(keep, _mm512_mul_ps(_mm512_loadu_ps(x + i), inverse));
         _mm256_storeu_si256((void *)(q + i), _mm512_cvtepi32_epi16(v));
         sum[i / 16] = _mm512_reduce_add_epi32(v);
     }

@@ -200,7 +200,7 @@ TTX_INLINE __m512 minus_mins16(__m512 low, __m512i even, __m512i odd, const supe
     return _mm512_fnmadd_ps(_mm512_cvtepi32_ps(v), dmin, low);
 }
 
-/* The same of signed bytes c, and of -32 or so times d alone: w = d * c * (q - offset). */
+/* low -= d * offset * (c . sums), c: sixteen signed bytes a row; for w = d * c * (q - offset). */
 TTX_INLINE __m512 minus_offset(__m512 low, __m512i c, const super_act *a, __m512 d, float offset) {
     __m512i even = _mm512_srai_epi16(_mm512_slli_epi16(c, 8), 8), odd = _mm512_srai_epi16(c, 8);
     return minus_mins16(low, even, odd, a, _mm512_mul_ps(d, _mm512_set1_ps(offset)));
