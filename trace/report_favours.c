@@ -100,9 +100,7 @@ static int more_first(const void *a, const void *b) {
     return x < y ? 1 : x > y ? -1 : 0;
 }
 
-/* The share of a layer's activations that its k most used experts have: what guessing them always
- * would get right. */
-static double top_share(const uint64_t *n, uint32_t n_expert, uint32_t k, uint64_t *sorted) {
+double rp_top_share(const uint64_t *n, uint32_t n_expert, uint32_t k, uint64_t *sorted) {
     uint64_t all = 0, most = 0;
     memcpy(sorted, n, n_expert * sizeof *n);
     qsort(sorted, n_expert, sizeof *sorted, more_first);
@@ -147,7 +145,7 @@ static void put_layer(const ttx_report *r, rp_json *j, uint32_t l, const favoure
     rp_num(j, "entropy_bits", h);
     rp_num(j, "entropy_share", rp_ratio(h, log2(s->n_expert)));
     rp_num(j, "predicted_by_previous_token", rp_ratio((double)s->again[l], (double)s->again_of[l]));
-    rp_num(j, "predicted_by_frequency", top_share(s->decode + at, s->n_expert, k, scratch));
+    rp_num(j, "predicted_by_frequency", rp_top_share(s->decode + at, s->n_expert, k, scratch));
     rp_num(j, "word_information_bits", words[l].information);
     rp_num(j, "specialisation", rp_ratio(words[l].information, h));
     put_favoured(r, j, top + at * TOP);

@@ -320,11 +320,13 @@ static void print_order(const ttx_report *r, const advice *a, FILE *out) {
             percent((double)u->hits_next, (double)u->with_next));
     if (a->has_curve) {
         int lru = rp_cache_knee(a->curve, false), pin = rp_cache_knee(a->curve, true);
-        fprintf(out,
-                "  cache: LRU bends at %.1f MiB (removes %.1f%% of bytes), pinning at %.1f MiB "
-                "(%.1f%%)\n",
-                a->curve[lru].bytes / 1048576, 100 * a->curve[lru].lru_bytes,
-                a->curve[pin].bytes / 1048576, 100 * a->curve[pin].pinned);
+        if (!lru) lru = RP_CACHE_POINTS - 1; /* a scan: nothing until everything fits */
+        fprintf(
+            out,
+            "  cache: LRU pays from %.1f MiB (removes %.1f%% of bytes), pinning bends at %.1f MiB "
+            "(%.1f%%)\n",
+            a->curve[lru].bytes / 1048576, 100 * a->curve[lru].lru_bytes,
+            a->curve[pin].bytes / 1048576, 100 * a->curve[pin].pinned);
         fprintf(out, "    %12s %10s %10s   of the bytes\n", "size", "LRU", "pinned");
         for (int i = 0; i < RP_CACHE_POINTS; i += 4)
             fprintf(out, "    %8.1f MiB %9.2f%% %9.2f%%\n", a->curve[i].bytes / 1048576,
@@ -367,7 +369,8 @@ static void print_pins(const ttx_report *r, const advice *a, FILE *out) {
 static void print_experts(const ttx_report *r, FILE *out) {
     const rp_routes *s = &r->routes;
     if (!s->n_expert) return;
-    uint64_t again = 0, of = 0, top = 0, all = 0;
+    uint64_t again = 0, of = 0, top = 0, all = 0, *sorted = calloc(s->n_expert, sizeof *sorted);
+    double guessed = 0, layers = 0;
     for (uint32_t l = 0; l < r->n_layer; l++) {
         again += s->again[l];
         of += s->again_of[l];
@@ -378,11 +381,18 @@ static void print_experts(const ttx_report *r, FILE *out) {
             if (n > most) most = n;
         }
         top += most;
+        if (!s->routed[2 * l + 1] || !sorted) continue;
+        layers++;
+        guessed += rp_top_share(s->decode + (size_t)l * s->n_expert, s->n_expert,
+                                r->meta.model.n_expert_used, sorted);
     }
+    free(sorted);
     fprintf(out, "\nExperts: %u of %u used a token and layer\n", r->meta.model.n_expert_used,
             s->n_expert);
     fprintf(out, "  chosen again by the next token: %.2f%% (by chance: %.2f%%)\n",
             percent((double)again, (double)of), percent(r->meta.model.n_expert_used, s->n_expert));
+    fprintf(out, "  among the most used of its layer, as many as a token uses: %.2f%%\n",
+            percent(guessed, layers));
     fprintf(out,
             "  the most used expert of a layer has %.2f%% of its activations (if even: "
             "%.2f%%)\n",

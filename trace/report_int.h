@@ -362,5 +362,8 @@ int rp_cache_knee(const rp_cache_point v[RP_CACHE_POINTS], bool pinned);
 /* Parts of the statistics that the page leaves to its packed tables. */
 void rp_statistics(const ttx_report *r, FILE *out, bool brief);
 void rp_routes_json(const ttx_report *r, rp_json *j);
+/* The share of a layer's activations n[n_expert] that its k most used experts have: what guessing
+ * them always would get right. sorted[n_expert] is scratch. */
+double rp_top_share(const uint64_t *n, uint32_t n_expert, uint32_t k, uint64_t *sorted);
 
 #endif
