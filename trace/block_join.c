@@ -125,7 +125,8 @@ struct read {
     bool monotonic;
 };
 
-/* "8,0  3  11  0.009507758  697  D  R 223490 + 56 [cat]": requests as they go to the device. */
+/* "8,0  3  11  0.009507758  697  C  R 223490 + 56 [0]": requests as they end. (A request may be
+ * issued more than once, when the device is busy.) */
 static bool parse_blkparse(const char *line, struct read *r) {
     unsigned ma, mi;
     char action[8], rwbs[16];
@@ -134,13 +135,13 @@ static bool parse_blkparse(const char *line, struct read *r) {
                &sector, &n) != 7)
         return false;
     *r = (struct read){ma << 20 | mi, sector, n, r->s, false};
-    return strcmp(action, "D") == 0 && rwbs[0] == 'R';
+    return strcmp(action, "C") == 0 && rwbs[0] == 'R';
 }
 
-/* "cat-697 [003] d..1. 1234.567890: block_rq_issue: 8,0 R 28672 () 223490 + 56 [cat]", with or
- * without what newer kernels put before the name of the process. */
+/* "cat-697 [003] d..1. 1234.567890: block_rq_complete: 8,0 R () 223490 + 56 [0]", with or without
+ * what newer kernels put before the last field. */
 static bool parse_ftrace(const char *line, struct read *r) {
-    const char *event = strstr(line, ": block_rq_issue: ");
+    const char *event = strstr(line, ": block_rq_complete: ");
     unsigned ma, mi;
     char rwbs[16];
     unsigned long long sector, n;
@@ -150,7 +151,7 @@ static bool parse_ftrace(const char *line, struct read *r) {
     while (at > line && at[-1] != ' ') at--;
     const char *paren = strchr(event, ')');
     if (sscanf(at, "%lf", &r->s) != 1 || !paren ||
-        sscanf(event, ": block_rq_issue: %u,%u %15s%n", &ma, &mi, rwbs, &used) != 3 ||
+        sscanf(event, ": block_rq_complete: %u,%u %15s%n", &ma, &mi, rwbs, &used) != 3 ||
         sscanf(paren, ") %llu + %llu", &sector, &n) != 2)
         return false;
     *r = (struct read){ma << 20 | mi, sector, n, r->s, true};
@@ -250,9 +251,9 @@ int ttx_block_join(const ttx_trace_meta *m, const char *path, double start_s, FI
             s->skipped++;
     }
     if (!rc && s->lines == s->skipped)
-        rc = ttx_fail(err, TTX_E_RUNTIME,
-                      "%s: expected blkparse's lines or block_rq_issue events of reads, found none",
-                      path);
+        rc = ttx_fail(
+            err, TTX_E_RUNTIME,
+            "%s: expected blkparse's lines or block_rq_complete events of reads, found none", path);
     if (f) fclose(f);
     free(line);
     free(j.map.v);

@@ -161,7 +161,7 @@ const ttx_command ttx_cmd_trace = {
         "merge joins the runs of several processes with the same model into one trace, on a\n"
         "common clock, one run after the other.\n"
         "\n"
-        "import-blktrace reads what blkparse prints, or ftrace's block_rq_issue events (with\n"
+        "import-blktrace reads what blkparse prints, or ftrace's block_rq_complete events (with\n"
         "trace_clock mono), finds the model's parts of the disk, and writes which tensors were\n"
         "read when to DIR/block_reads.csv.",
     .examples = "  # record a run, and verify it\n"

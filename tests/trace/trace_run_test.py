@@ -378,11 +378,11 @@ def test_blocks(m):
     t = meta["tensors"][1]
     first, last = t["offset"] // 512, (t["offset"] + t["size"] - 1) // 512
     s0 = meta["clock"]["start_monotonic_ns"] / 1e9 + 0.0001
-    blk = f"  {dev}  1  7  0.000100000  99  D  R {sector + first} + {last + 1 - first} [ttx]\n"
-    ftrace = (f"  ttx-99  [000] d..1. {s0:.6f}: block_rq_issue: {dev} R 512 () {sector + first} + "
+    blk = f"  {dev}  1  7  0.000100000  99  C  R {sector + first} + {last + 1 - first} [ttx]\n"
+    ftrace = (f"  ttx-99  [000] d..1. {s0:.6f}: block_rq_complete: {dev} R () {sector + first} + "
               f"{last + 1 - first} none,0,0 [ttx]\n")
     for name, text in (("blkparse", blk), ("ftrace", ftrace)):
-        (HOME / "disk.txt").write_text("# a heading\n" + text + blk.replace(" D ", " C ")
+        (HOME / "disk.txt").write_text("# a heading\n" + text + blk.replace(" C ", " D ")
                                        + blk.replace(" R ", " W "))
         r = ttx("trace", "import-blktrace", HOME / "blocks", HOME / "disk.txt")
         check(r.returncode == 0, f"{name}: {r.stderr}")
@@ -391,7 +391,7 @@ def test_blocks(m):
         check(mine == t["size"], f"{name}: expected {t['size']} bytes of {t['name']}, found {mine}")
         check(sum(int(f["size_bytes"]) for f in found) == (last + 1 - first) * 512, f"{name}: {found}")
     (HOME / "disk.txt").write_text("nothing\n")
-    refuses(1, "DIR/disk.txt: expected blkparse's lines or block_rq_issue events of reads, found none",
+    refuses(1, "DIR/disk.txt: expected blkparse's lines or block_rq_complete events of reads, found none",
             "trace", "import-blktrace", HOME / "blocks", HOME / "disk.txt")
 
 
