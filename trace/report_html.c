@@ -238,7 +238,7 @@ static void put_data(const ttx_report *r, FILE *out) {
     rp_json j = {.f = out};
     rp_begin(&j, NULL, '{');
     rp_begin(&j, "operations", '[');
-    for (uint8_t op = 0; op < RP_OPS; op++) rp_text(&j, NULL, rp_op_name(op));
+    for (int op = 0; op < RP_OPS; op++) rp_text(&j, NULL, rp_op_name((uint8_t)op));
     rp_end(&j, ']');
     rp_begin(&j, "shard_at", '[');
     for (int i = 0; i < 256 && (i == 0 || r->shard_size[i]); i++) rp_u64(&j, NULL, r->shard_at[i]);

@@ -62,11 +62,11 @@ static void put_by_op(const ttx_report *r, rp_json *j) {
     for (uint32_t i = 0; i < r->cube.n_row; i++)
         add_row(&sums[r->cube.rows[i].op][r->cube.rows[i].phase], &r->cube.rows[i]);
     rp_begin(j, "operations", '[');
-    for (uint8_t op = 0; op < RP_OPS; op++)
+    for (int op = 0; op < RP_OPS; op++)
         for (uint32_t phase = 0; phase < 2; phase++) {
             if (!sums[op][phase].records) continue;
             rp_begin(j, NULL, '{');
-            rp_text(j, "operation_type", rp_op_name(op));
+            rp_text(j, "operation_type", rp_op_name((uint8_t)op));
             rp_text(j, "phase", ttx_phase_name(phase));
             put_sums(j, &sums[op][phase]);
             rp_end(j, '}');

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""`ttx report` on imaginary traces: its numbers against sums made here from the same records, its
+"""`ttx report` on imaginary traces and on real ones of tiny models: its numbers against sums made here from the same records, its
 files, its errors.
 
-    report_test.py TTX
+    report_test.py TTX TINY_MODEL
 """
+import csv
 import json
 import math
 import struct
@@ -109,14 +110,15 @@ def check_trace(folder):
     layer_of = [t.get("layer") for t in tensors]
     size = Counter()
     for v in access:
-        size[layer_of[v["tensor"]] if v["tensor"] < len(tensors) else v["layer"]] += v["size"]
+        layer = layer_of[v["tensor"]] if v["tensor"] < len(tensors) else v["layer"]
+        size[None if layer == rt.NO16 else layer] += v["size"]
     for row in s["layers"]:
         check(f"{name} layer {row['layer_id']}", row["bytes"], size[row["layer_id"]])
     check_tensors(name, s, meta, access, file, n_file)
     check_heads(name, s, meta, access, n_file)
     check_order(name, s, meta, file)
     check_events(name, s, meta, rows, n_file)
-    check_routes(name, s, meta, rows)
+    check_routes(name, s, meta, rows, folder)
     check_tokens(name, s, rows)
 
 
@@ -238,9 +240,11 @@ def check_events(name, s, meta, rows, n_file):
         check(f"{name} faults of {i}", row.get("minor_faults", 0) + row.get("major_faults", 0), by[i])
 
 
-def check_routes(name, s, meta, rows):
+def check_routes(name, s, meta, rows, folder):
     if not meta["model_metadata"]["num_experts"]:
         return
+    with open(folder / "tokens.csv", newline="") as f:
+        texts = {int(row["vocab_id"]): row["text"] for row in csv.DictReader(f)}
     n_expert, word, turn = meta["model_metadata"]["num_experts"], {}, 0
     count, pairs, before, waiting = Counter(), Counter(), {}, []
     again = of = 0
@@ -277,7 +281,7 @@ def check_routes(name, s, meta, rows):
         for e, favoured in enumerate(row["favoured_tokens"]):
             for f in favoured:
                 n = of_layer[e, f["vocab_id"]]
-                check(f"{name} favoured", (f["n"], f["text"]), (n, f'w"{f["vocab_id"]}"'))
+                check(f"{name} favoured", (f["n"], f["text"]), (n, texts[f["vocab_id"]]))
                 check(f"{name} lift", f["lift"], n * total / by_e[e] / by_w[f["vocab_id"]])
 
 
@@ -358,7 +362,7 @@ def nonsense(ttx, home, seed):
 
 
 def main():
-    ttx = sys.argv[1]
+    ttx, tiny = sys.argv[1:3]
     with tempfile.TemporaryDirectory() as home:
         home = Path(home)
         for name, how in (("dense", {}), ("experts", dict(layers=5, experts=8, io=True, decode=40)),
@@ -368,6 +372,13 @@ def main():
             if r.returncode or r.stderr:
                 failures.append(f"{name}: {r.returncode} {r.stderr}")
                 continue
+            check_trace(home / name)
+        for name, fields in (("real", []), ("real_experts", ["arch=qwen3moe"])):
+            model = home / f"{name}.gguf"
+            subprocess.run([tiny, model, "vocab", "n_vocab=320", "n_ctx=256", *fields], check=True)
+            subprocess.run([ttx, "run", "-m", model, "-p", "hello there", "-n", "24", "--ignore-eos", "--trace",
+                            home / name], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            subprocess.run([ttx, "report", home / name], check=True, stdout=subprocess.DEVNULL)
             check_trace(home / name)
         check_errors(ttx, home)
         for seed in range(12):
