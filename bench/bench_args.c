@@ -5,7 +5,7 @@
 #include <string.h>
 
 const char bench_kv_types[] = "f16|f32|q8_0";
-const char bench_load_modes[] = "mmap|mlock|none";
+const char bench_load_modes[] = "auto|mmap|mlock|stream|none";
 const char bench_isas[] = "auto|scalar|avx2|avx512|vnni|amx";
 
 static int add(bench_values *out, int64_t value, const char *option, ttx_err *err) {

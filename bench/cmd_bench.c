@@ -366,8 +366,8 @@ static void defaults(void *arg) {
 static const ttx_opt options[] = {
     {"-m, --model", OPT_LIST, BENCH(models), "FILE,...", "GGUF models, or any shard of one",
      .group = "Model", .required = true},
-    {"-lm, --load-mode", OPT_LIST, BENCH(load_mode), "MODE,...", "mmap, mlock or none: see ttx run",
-     .shown_default = "mmap"},
+    {"-lm, --load-mode", OPT_LIST, BENCH(load_mode), "MODE,...",
+     "auto, mmap, mlock, stream or none: see ttx run", .shown_default = "mmap"},
     {"-p, --n-prompt", OPT_LIST, BENCH(n_prompt), "N,...", "tokens of a prompt; 0: no such test",
      .shown_default = "512", .group = "Tests"},
     {"-n, --n-gen", OPT_LIST, BENCH(n_gen), "N,...", "tokens to decode; 0: no such test",

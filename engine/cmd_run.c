@@ -5,6 +5,7 @@
  */
 #include "chat.h"
 #include "clock.h"
+#include "engine_ram.h"
 #include "generate.h"
 #include "outfile.h"
 
@@ -181,11 +182,13 @@ static int open_generator(run_state *r, ttx_err *err) {
 
 static void describe(run_state *r) {
     ttx_session_memory m = ttx_session_memory_used(r->session);
-    static const char *const modes[] = {"mmap", "mlock", "none"};
+    static const char *const modes[] = {"mmap", "mlock", "none", "stream"};
+    const ttx_residency_layout *layout = ttx_residency_get_layout(r->e.rt.residency);
     ttx_note("%s: %s, %.1f MiB of weights; %s kernels, %d threads, context %u",
              gguf_path(r->e.file), r->e.model->arch->name,
              (double)ttx_model_bytes(r->e.model) / (1 << 20), ttx_isa_name(r->e.rt.isa),
              ttx_pool_threads(r->e.rt.pool), ttx_session_n_ctx(r->session));
+    if (layout) ttx_ram_print(layout, r->e.needs);
     if (r->set->engine.verbose)
         ttx_note("memory: weights %s; KV cache %.1f MiB, buffers %.1f MiB, scratch %.1f MiB",
                  modes[ttx_residency_mode(r->e.rt.residency)], (double)m.kv / (1 << 20),
@@ -256,6 +259,7 @@ static void summarise(run_state *r) {
         "%.1f MiB",
         r->e.load_s, g->prompt_n, per_second(g->prompt_n, g->prompt_s), g->decode_n,
         per_second(g->decode_n, g->decode_s), (double)peak_rss() / (1 << 20));
+    ttx_ram_summary(r->e.rt.residency);
     if (r->draft)
         ttx_note("drafts: %zu tokens guessed, %zu of them right", g->drafted_n, g->accepted_n);
 }
@@ -300,7 +304,7 @@ static cJSON *summary_object(run_state *r) {
         ok = ok && cJSON_AddStringToObject(o, strings[i].key, strings[i].value);
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         ok = ok && cJSON_AddNumberToObject(o, numbers[i].key, numbers[i].value);
-    if (ok) return o;
+    if (ok && ttx_ram_json(o, r->e.rt.residency)) return o;
     cJSON_Delete(o);
     return NULL;
 }

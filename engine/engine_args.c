@@ -2,6 +2,7 @@
 #include "engine_args.h"
 
 #include "clock.h"
+#include "engine_ram.h"
 #include "engine_trace.h"
 #include "models.h"
 #include "outfile.h"
@@ -144,6 +145,20 @@ static int threads(const ttx_engine_args *a) {
     return most;
 }
 
+/* Decides who gets how much memory, and opens the file's weights accordingly. */
+static int open_residency(ttx_engine *e, const ttx_engine_args *a, ttx_err *err) {
+    ttx_residency_settings set = ttx_residency_default_settings();
+    ttx_plan plan = {0};
+    set.warn = warn;
+    set.progress = load_progress;
+    e->needs = calloc(1, sizeof *e->needs);
+    if (!e->needs) return ttx_fail_nomem(err, "memory plan", sizeof *e->needs);
+    int rc = ttx_ram_choose(e->model, &e->rt, a, &set, &plan, e->needs, err);
+    if (!rc) rc = ttx_runtime_open_residency(&e->rt, e->file, &set, err);
+    ttx_plan_free(&plan);
+    return rc;
+}
+
 int ttx_engine_open(ttx_engine *e, const ttx_engine_args *a, ttx_err *err) {
     *e = (ttx_engine){0};
     e->start_ns = ttx_now_ns();
@@ -161,36 +176,40 @@ int ttx_engine_open(ttx_engine *e, const ttx_engine_args *a, ttx_err *err) {
     ttx_runtime_settings set = ttx_runtime_default_settings();
     set.n_threads = threads(a);
     set.isa = a->isa - 1;
-    set.residency.mode = a->no_mmap ? TTX_LOAD_NONE
-                         : a->mlock ? TTX_LOAD_MLOCK
-                                    : (ttx_load_mode)a->load_mode;
-    set.residency.warn = warn;
-    set.residency.progress = load_progress;
+    set.no_residency = true;
     if ((rc = ttx_runtime_open(&e->rt, e->file, &set, err))) return rc;
+    if ((rc = open_residency(e, a, err))) return rc;
     if ((rc = open_routes(e, a, err))) return rc;
     if ((rc = open_stats(e, a, err))) return rc;
     e->load_s = (double)(ttx_now_ns() - e->start_ns) * 1e-9;
     return TTX_OK;
 }
 
-int ttx_engine_session(ttx_engine *e, const ttx_engine_args *a, uint32_t n_outputs,
-                       ttx_session **out, ttx_err *err) {
+ttx_session_settings ttx_engine_session_settings(const ttx_model *m, const ttx_engine_args *a,
+                                                 uint32_t n_outputs) {
     static const ttx_dtype types[] = {TTX_F16, TTX_F32, TTX_Q8_0};
     ttx_session_settings set = ttx_session_default_settings();
-    uint32_t trained = e->model->hp.n_ctx_train;
-    set.n_ctx = a->n_ctx == TTX_CTX_DEFAULT ? 0 : a->n_ctx ? a->n_ctx : trained;
+    set.n_ctx = a->n_ctx == TTX_CTX_DEFAULT ? 0 : a->n_ctx ? a->n_ctx : m->hp.n_ctx_train;
     set.n_ubatch = a->n_ubatch;
-    set.n_outputs = n_outputs;
+    set.n_outputs = n_outputs ? n_outputs : 1;
     set.k_type = types[a->k_type];
     set.v_type = types[a->v_type];
+    set.n_threads = a->n_threads > 0 ? a->n_threads : ttx_cpu_count();
+    set.n_threads_batch = a->n_threads_batch > 0 ? a->n_threads_batch : set.n_threads;
+    return set;
+}
+
+int ttx_engine_session(ttx_engine *e, const ttx_engine_args *a, uint32_t n_outputs,
+                       ttx_session **out, ttx_err *err) {
+    ttx_session_settings set = ttx_engine_session_settings(e->model, a, n_outputs);
+    uint32_t trained = e->model->hp.n_ctx_train;
+    set.memory = e->needs->budget / TTX_CONTEXT_SHARE;
     set.sinks = e->sinks;
     set.n_sinks = e->n_sinks;
     if (e->routes) {
         set.source = &e->source;
         set.k_experts = (uint32_t)ttx_route_file_k(e->routes);
     }
-    set.n_threads = a->n_threads > 0 ? a->n_threads : ttx_cpu_count();
-    set.n_threads_batch = a->n_threads_batch > 0 ? a->n_threads_batch : set.n_threads;
     if (set.n_ctx > trained)
         ttx_note(
             "context: %u is more than the %u that the model was trained for; expect worse text",
@@ -217,6 +236,7 @@ void ttx_engine_close(ttx_engine *e) {
     ttx_route_file_free(e->routes);
     ttx_expert_stats_free(e->stats);
     ttx_runtime_close(&e->rt);
+    free(e->needs);
     ttx_model_free(e->model);
     gguf_close(e->file);
     *e = (ttx_engine){0};

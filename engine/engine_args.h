@@ -24,8 +24,12 @@ typedef struct ttx_engine_args {
     int32_t n_threads, n_threads_batch;
     uint32_t n_ctx, n_ubatch;
     int32_t k_type, v_type; /* index into the choices below */
-    int32_t load_mode;
+    int32_t load_mode;      /* index into ttx_load_modes */
     bool mlock, no_mmap;
+    const char *ram;      /* memory budget; NULL: none */
+    uint32_t n_outputs;   /* most rows of logits that the command will keep at once; 0: one */
+    int32_t cache_policy; /* a ttx_cache_policy */
+    bool no_guesses, io_threads;
     int32_t isa;
     uint32_t n_expert_used;           /* 0: the model's */
     const char *routes, *save_routes; /* route_trace files */
@@ -59,8 +63,19 @@ void ttx_engine_args_defaults(ttx_engine_args *a);
     {"-ctv, --cache-type-v", OPT_ENUM, TTX_ARG(v_type), "TYPE", "type of cached values", \
      .choices = "f16|f32|q8_0"}, \
     {"-lm, --load-mode", OPT_ENUM, TTX_ARG(load_mode), "MODE", \
-     "mmap: the page cache holds the file; mlock: the same, locked in memory; none: read it into " \
-     "memory of our own", .choices = "mmap|mlock|none"}, \
+     "auto: mmap if the model fits, else stream; mmap: the page cache holds the file; mlock: the " \
+     "same, locked in memory; stream: keep what fits in --ram, read the rest as it is needed; " \
+     "none: read all into memory of our own", .choices = "auto|mmap|mlock|stream|none"}, \
+    {"--ram", OPT_STR, TTX_ARG(ram), "SIZE", \
+     "memory for everything: 3G, 50% of what is available, or auto; a model larger than that is " \
+     "streamed", .shown_default = "no limit if the model fits, else auto"}, \
+    {"--expert-cache", OPT_ENUM, TTX_ARG(cache_policy), "POLICY", \
+     "which expert leaves the cache of a streamed model: the least recently or the least " \
+     "frequently used", .choices = "lru|lfu"}, \
+    {"--no-guess", OPT_FLAG, TTX_ARG(no_guesses), \
+     .help = "streaming: read no expert before a router has chosen it"}, \
+    {"--io-threads", OPT_FLAG, TTX_ARG(io_threads), \
+     .help = "streaming: read with threads instead of io_uring"}, \
     {"--mlock", OPT_FLAG, TTX_ARG(mlock), .help = "the same as --load-mode mlock"}, \
     {"--no-mmap", OPT_FLAG, TTX_ARG(no_mmap), .help = "the same as --load-mode none"}, \
     {"--isa", OPT_ENUM, TTX_ARG(isa), "LEVEL", "highest instruction set to use", \
@@ -101,6 +116,7 @@ typedef struct ttx_engine {
     gguf_file *file;
     ttx_model *model;
     ttx_runtime rt;
+    struct ttx_ram_needs *needs; /* memory besides the weights */
     ttx_route_file *routes;
     ttx_route_source source;
     ttx_route_writer *route_writer;
@@ -122,6 +138,9 @@ int ttx_engine_open(ttx_engine *e, const ttx_engine_args *a, ttx_err *err);
  * than the model was trained for. */
 int ttx_engine_session(ttx_engine *e, const ttx_engine_args *a, uint32_t n_outputs,
                        ttx_session **out, ttx_err *err);
+/* The settings of that session. */
+ttx_session_settings ttx_engine_session_settings(const ttx_model *m, const ttx_engine_args *a,
+                                                 uint32_t n_outputs);
 /* Ends what was recorded; `rc`: the outcome of the run. Returns rc, or an error of writing. Call
  * before ttx_engine_close when the run went well. */
 int ttx_engine_finish(ttx_engine *e, int rc, ttx_err *err);

@@ -25,6 +25,7 @@ static void plan_operands(ttx_step *s, ttx_op_kind op, const operand *v, int64_t
             .n_expert_used = v[i].n_expert_used,
             .launch = launch,
             .row = v[i].row,
+            .expert = v[i].n_expert ? v[i].expert : -1,
         };
         if (ttx_plan_add(s->plan, &a, s->err)) return;
     }
@@ -43,6 +44,8 @@ void op_launch(ttx_step *s, ttx_op_kind op, operand *v, int64_t n, launch_fn run
     uint64_t start = traced ? ttx_trace_now(s->rt->trace) : 0;
     int64_t held = 0;
     ttx_lease lease;
+    for (int64_t i = 0; i < n; i++) /* rows that are not in memory are read side by side */
+        if (v[i].row) ttx_residency_hint(r, v[i].range);
     while (held < n && !ttx_residency_acquire(r, v[held].range, &lease, s->err)) {
         if (lease.state) v[held].residency = (uint8_t)lease.state;
         v[held++].p = lease.p;

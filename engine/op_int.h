@@ -18,6 +18,7 @@ typedef struct operand {
     bool row;                         /* one row, which depends on the token */
     uint8_t rank1;                    /* of an expert, chosen for one token: its rank + 1 */
     float score;                      /* ... and by what it was selected */
+    int32_t expert;                   /* of a plan: the range is one expert's tensor; -1: no */
     const uint8_t *p;                 /* filled by launch() */
     uint8_t residency;                /* likewise: a ttx_residency_state */
 } operand;

@@ -1,10 +1,11 @@
 /* op_moe.c -- mixture of experts: choosing, and computing the chosen.
  *
- * A decoded token: its k experts share the input, and are computed in one round of the pool. A
- * prompt's tokens: they are grouped by expert, so that each expert's weights are read once a step;
- * an expert sees its tokens as the columns of a product. Either way each (token, rank) has a slot
- * for its result, and the slots of a token are summed in the router's order: grouping cannot change
- * a bit.
+ * A decoded token: its k experts share the input, and those that are in memory are computed in one
+ * round of the pool. A prompt's tokens: they are grouped by expert, so that each expert's weights
+ * are read once a step; an expert sees its tokens as the columns of a product. Experts that are not
+ * in memory are all asked for at once, and computed as they come. Either way each (token, rank) has
+ * a slot for its result, and the slots of a token are summed in the router's order: grouping cannot
+ * change a bit.
  *
  * Source: Shazeer et al. 2017 (arXiv 1701.06538); what each model does with scores, in models/.
  */
@@ -22,11 +23,35 @@ struct moe_state {
     ttx_buf gate, up;  /* [max(T, k_max)][n_ff_exp] */
     int32_t *first;    /* [n_expert + 1]: pairs of expert e are [first[e], first[e + 1]) */
     int32_t *pair;     /* [T * k_max]: token * k_max + rank, by expert, then token */
+    /* The experts that are still to be computed: their number or rank, what to wait for, whether it
+     * is there. [max(n_expert, k_max)] */
+    int32_t *left, *expert, *now;
+    ttx_range *range;
+    bool *got;
+    ttx_buf guess_x, guess_logits; /* [1][n_embd], [1][n_expert] */
 };
 
 /* ---- state ---- */
 
-enum { M_LOGITS, M_ROUTES, M_SLOTS, M_X, M_Y, M_GATE, M_UP, M_FIRST, M_PAIR, M_COUNT };
+enum {
+    M_LOGITS,
+    M_ROUTES,
+    M_SLOTS,
+    M_X,
+    M_Y,
+    M_GATE,
+    M_UP,
+    M_FIRST,
+    M_PAIR,
+    M_LEFT,
+    M_EXPERT,
+    M_NOW,
+    M_RANGE,
+    M_GOT,
+    M_GUESS_X,
+    M_GUESS,
+    M_COUNT
+};
 
 static void piece_sizes(const ttx_model *m, const ttx_op_limits *lim, size_t size[M_COUNT]) {
     const ttx_hparams *hp = &m->hp;
@@ -38,6 +63,12 @@ static void piece_sizes(const ttx_model *m, const ttx_op_limits *lim, size_t siz
     size[M_GATE] = size[M_UP] = wide * hp->n_ff_exp * sizeof(float);
     size[M_FIRST] = (hp->n_expert + 1) * sizeof(int32_t);
     size[M_PAIR] = n * k * sizeof(int32_t);
+    size_t experts = hp->n_expert > k ? hp->n_expert : k;
+    size[M_LEFT] = size[M_EXPERT] = size[M_NOW] = experts * sizeof(int32_t);
+    size[M_RANGE] = experts * sizeof(ttx_range);
+    size[M_GOT] = experts * sizeof(bool);
+    size[M_GUESS_X] = hp->n_embd * sizeof(float);
+    size[M_GUESS] = hp->n_expert * sizeof(float);
 }
 
 uint64_t op_moe_bytes(const ttx_model *m, const ttx_op_limits *lim) {
@@ -71,6 +102,13 @@ int op_moe_open(ttx_op_state *op, const ttx_model *m, const ttx_op_limits *lim, 
         .up = {p[M_UP], hp->n_ff_exp},
         .first = p[M_FIRST],
         .pair = p[M_PAIR],
+        .left = p[M_LEFT],
+        .expert = p[M_EXPERT],
+        .now = p[M_NOW],
+        .range = p[M_RANGE],
+        .got = p[M_GOT],
+        .guess_x = {p[M_GUESS_X], hp->n_embd},
+        .guess_logits = {p[M_GUESS], hp->n_expert},
     };
     return TTX_OK;
 }
@@ -248,6 +286,8 @@ struct expert_launch {
     ttx_buf x;              /* [n_cols][k] shared by all, or [n][k] one column each */
     bool shared;
     ttx_buf y[3];
+    const int32_t *place; /* [n] which row (of n_cols) of y is an expert's; NULL: in order */
+    const int32_t *ranks; /* [n] the experts' ranks beyond `rank`; NULL: in order */
 };
 
 static void run_experts(ttx_step *s, const operand *v, void *ctx) {
@@ -258,13 +298,14 @@ static void run_experts(ttx_step *s, const operand *v, void *ctx) {
     for (int i = 0; i < l->n; i++)
         for (int part = l->from; part < l->to; part++) {
             const ttx_weight *w = l->e.w[part];
+            int64_t place = l->place ? l->place[i] : i;
             mm_job *j = &s->op->jobs[n_jobs++];
             *j = (mm_job){
                 .mm = {.w = (v++)->p,
                        .row_bytes = w->row_bytes,
                        .k = w->k,
                        .n_rows = w->rows,
-                       .y = l->y[part].p + i * l->n_cols * l->y[part].dim,
+                       .y = l->y[part].p + place * l->n_cols * l->y[part].dim,
                        .ldy = l->y[part].dim},
                 .act = *act,
                 .type = w->type,
@@ -284,18 +325,19 @@ static void launch_experts(ttx_step *s, struct expert_launch *l) {
             int first = n;
             v[n++] = op_matrix(l->e.w[part], l->expert[i]);
             if (l->e.bias[part]->tensor) v[n++] = op_row(l->e.bias[part], l->expert[i]);
+            int rank = l->rank + (l->ranks ? l->ranks[i] : i);
             for (int k = first; l->route && k < n; k++) {
-                v[k].rank1 = (uint8_t)(l->rank + i + 1);
-                v[k].score = l->route->score[l->rank + i];
+                v[k].rank1 = (uint8_t)(rank + 1);
+                v[k].score = l->route->score[rank];
             }
         }
     op_launch(s, TTX_OP_MUL_MAT_ID, v, n, run_experts, l);
 }
 
-/* y = down(act(gate x) * up x): for n experts of one token, or for one expert of n_cols tokens.
- * `pair`: the first (token, rank) that they serve. */
-static void compute_experts(ttx_step *s, const int32_t *expert, int n, int32_t pair, ttx_buf x,
-                            int64_t n_cols, ttx_buf y, ttx_glu kind) {
+/* y = down(act(gate x) * up x): for n experts of one token, or for one expert of n_cols tokens;
+ * `place` as in expert_launch. `pair`: the first (token, rank) that they serve. */
+static void compute_experts(ttx_step *s, const int32_t *expert, int n, const int32_t *place,
+                            int32_t pair, ttx_buf x, int64_t n_cols, ttx_buf y, ttx_glu kind) {
     struct moe_state *m = s->op->moe;
     struct expert_launch l = {.e = layer_experts(s),
                               .expert = expert,
@@ -305,6 +347,7 @@ static void compute_experts(ttx_step *s, const int32_t *expert, int n, int32_t p
                               .n_cols = n_cols,
                               .route = n_cols == 1 ? &m->routes[pair / m->k_max] : NULL,
                               .rank = pair % m->k_max,
+                              .ranks = place,
                               .x = x,
                               .shared = true,
                               .y = {m->gate, m->up, y}};
@@ -317,6 +360,7 @@ static void compute_experts(ttx_step *s, const int32_t *expert, int n, int32_t p
     s->n = tokens;
     l.from = DOWN;
     l.to = DOWN + 1;
+    l.place = place;
     l.x = m->gate;
     l.shared = n == 1;
     launch_experts(s, &l);
@@ -357,20 +401,95 @@ static void copy_rows(void *ctx, int64_t begin, int64_t end, int worker) {
     }
 }
 
+/* Asks for the first *n experts of `left` (m->expert says which they are), waits until some are
+ * there, and moves those to the end; returns their number and takes it off *n. */
+static int take_ready(ttx_step *s, int *n) {
+    struct moe_state *m = s->op->moe;
+    const ttx_weight *w = ttx_w(s, TTX_W_GATE_EXPS);
+    int32_t *ready = m->now;
+    int n_ready = 0, rest = 0;
+    for (int i = 0; i < *n; i++) m->range[i] = op_matrix(w, m->expert[m->left[i]]).range;
+    if (ttx_residency_acquire_any(s->rt->residency, m->range, *n, m->got, s->err)) return 0;
+    for (int i = 0; i < *n; i++) {
+        if (m->got[i])
+            ready[n_ready++] = m->left[i];
+        else
+            m->left[rest++] = m->left[i];
+    }
+    for (int i = 0; i < n_ready; i++) m->left[rest + i] = ready[i];
+    *n = rest;
+    return n_ready;
+}
+
+static void give_back(ttx_step *s, int32_t expert) {
+    const ttx_weight *w = ttx_w(s, TTX_W_GATE_EXPS);
+    ttx_residency_release(s->rt->residency, op_matrix(w, expert).range);
+}
+
+/* The next layer's router, asked with what is known now: the residual stream has yet to go through
+ * this layer's experts and the next one's attention, which change it little. */
+static void guess_next(ttx_step *s) {
+    struct moe_state *m = s->op->moe;
+    if (s->layer + 1 >= (int)s->hp->n_layer || !ttx_residency_wants_guess(s->rt->residency)) return;
+    s->layer++;
+    const ttx_weight *norm = ttx_w(s, TTX_W_FFN_NORM), *router = ttx_w(s, TTX_W_ROUTER);
+    const ttx_weight *gate = ttx_w(s, TTX_W_GATE_EXPS);
+    if (norm->tensor && router->tensor && gate->tensor && !ttx_w(s, TTX_W_ROUTER_TABLE)->tensor) {
+        ttx_route r;
+        op_rms_norm(s, m->guess_x, s->x, norm, s->hp->n_embd);
+        op_matmul(s, m->guess_logits, router, ttx_w(s, TTX_W_ROUTER_BIAS), m->guess_x);
+        select_best(&r, m->guess_logits.p, NULL, s->hp->n_expert, (int)s->hp->n_expert_used);
+        for (int32_t i = 0; i < r.k; i++) m->range[i] = op_matrix(gate, r.expert[i]).range;
+        if (!s->err->code) ttx_residency_guess(s->rt->residency, m->range, r.k);
+    }
+    s->layer--;
+}
+
+static void one_token(ttx_step *s, ttx_buf x, ttx_glu kind) {
+    struct moe_state *m = s->op->moe;
+    const ttx_route *r = &m->routes[0];
+    int left = r->k, n;
+    for (int i = 0; i < left; i++) {
+        m->left[i] = i; /* ranks */
+        m->expert[i] = r->expert[i];
+        ttx_residency_hint(s->rt->residency,
+                           op_matrix(ttx_w(s, TTX_W_GATE_EXPS), r->expert[i]).range);
+    }
+    guess_next(s); /* while those that are missing are being read */
+    while (left && (n = take_ready(s, &left))) {
+        const int32_t *place = m->left + left;
+        for (int i = 0; i < n; i++) m->now[i] = r->expert[place[i]];
+        compute_experts(s, m->now, n, place, 0, x, 1, (ttx_buf){m->slots, x.dim}, kind);
+        for (int i = 0; i < n; i++) give_back(s, m->now[i]);
+    }
+}
+
+/* One expert for all of its tokens. */
+static void batch_expert(ttx_step *s, int32_t e, ttx_buf x, ttx_glu kind) {
+    struct moe_state *m = s->op->moe;
+    const int32_t *pair = m->pair + m->first[e];
+    int64_t n = m->first[e + 1] - m->first[e];
+    struct copy_ctx in = {m->x.p, x.p, pair, x.dim, m->k_max, false};
+    struct copy_ctx out = {m->slots, m->y.p, pair, x.dim, 1, true};
+    op_rows(s, n, x.dim, copy_rows, &in);
+    op_wrote(s, m->x);
+    compute_experts(s, &e, 1, NULL, pair[0], m->x, n, m->y, kind);
+    op_rows(s, n, x.dim, copy_rows, &out);
+}
+
 static void many_tokens(ttx_step *s, ttx_buf x, ttx_glu kind) {
     struct moe_state *m = s->op->moe;
+    int left = 0, n;
     group(s);
-    for (int32_t e = 0; e < (int32_t)s->hp->n_expert && !s->err->code; e++) {
-        const int32_t *pair = m->pair + m->first[e];
-        int64_t n = m->first[e + 1] - m->first[e];
-        if (!n) continue;
-        struct copy_ctx in = {m->x.p, x.p, pair, x.dim, m->k_max, false};
-        struct copy_ctx out = {m->slots, m->y.p, pair, x.dim, 1, true};
-        op_rows(s, n, x.dim, copy_rows, &in);
-        op_wrote(s, m->x);
-        compute_experts(s, &e, 1, pair[0], m->x, n, m->y, kind);
-        op_rows(s, n, x.dim, copy_rows, &out);
+    for (int32_t e = 0; e < (int32_t)s->hp->n_expert; e++) {
+        m->expert[e] = e;
+        if (m->first[e + 1] > m->first[e]) m->left[left++] = e;
     }
+    while (left && (n = take_ready(s, &left)))
+        for (int i = 0; i < n; i++) {
+            batch_expert(s, m->left[left + i], x, kind);
+            give_back(s, m->left[left + i]);
+        }
 }
 
 struct sum_ctx {
@@ -412,6 +531,7 @@ static void plan_experts(ttx_step *s) {
                 operand v = w->split ? op_matrix(w, i) : op_whole(w);
                 v.n_expert = s->hp->n_expert;
                 v.n_expert_used = s->hp->n_expert_used;
+                v.expert = w->split ? (int32_t)i : -1;
                 op_launch(s, TTX_OP_MUL_MAT_ID, &v, 1, NULL, NULL);
             }
         }
@@ -423,14 +543,11 @@ void op_moe(ttx_step *s, ttx_buf y, ttx_buf x, ttx_glu kind) {
         plan_experts(s);
         return;
     }
-    struct moe_state *m = s->op->moe;
-    if (s->n == 1 && s->cls == TTX_EXACT) {
-        ttx_buf slots = {m->slots, x.dim};
-        compute_experts(s, m->routes[0].expert, m->routes[0].k, 0, x, 1, slots, kind);
-    } else {
+    if (s->n == 1 && s->cls == TTX_EXACT)
+        one_token(s, x, kind);
+    else
         many_tokens(s, x, kind);
-    }
     struct sum_ctx ctx = {s, y};
-    op_touch(s, s->n * (m->k_max + 1) * y.dim);
+    op_touch(s, s->n * (s->op->moe->k_max + 1) * y.dim);
     op_launch(s, TTX_OP_ADD, NULL, 0, run_sum, &ctx);
 }

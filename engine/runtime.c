@@ -9,8 +9,8 @@ ttx_runtime_settings ttx_runtime_default_settings(void) {
     return (ttx_runtime_settings){.isa = -1, .residency = ttx_residency_default_settings()};
 }
 
-static int open_residency(ttx_runtime *rt, const gguf_file *file,
-                          const ttx_residency_settings *settings, ttx_err *err) {
+int ttx_runtime_open_residency(ttx_runtime *rt, const gguf_file *file,
+                               const ttx_residency_settings *settings, ttx_err *err) {
     uint32_t n = gguf_n_shards(file);
     ttx_source *sources = calloc(n, sizeof *sources);
     if (!sources) return ttx_fail_nomem(err, "shard table", n * sizeof *sources);
@@ -35,7 +35,9 @@ int ttx_runtime_open(ttx_runtime *rt, const gguf_file *file, const ttx_runtime_s
     int n_threads = settings->n_threads > 0 ? settings->n_threads : ttx_cpu_count();
     if ((rc = ttx_kernels_init(rt->kernels, rt->isa, err))) goto error;
     if ((rc = ttx_pool_create(&rt->pool, n_threads, err))) goto error;
-    if ((rc = open_residency(rt, file, &settings->residency, err))) goto error;
+    if (!settings->no_residency)
+        rc = ttx_runtime_open_residency(rt, file, &settings->residency, err);
+    if (rc) goto error;
     return TTX_OK;
 error:
     ttx_runtime_close(rt);

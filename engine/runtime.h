@@ -17,6 +17,7 @@ typedef struct ttx_runtime_settings {
     int n_threads; /* 0: every core this process may use */
     int isa;       /* a ttx_isa; -1: the best of this CPU */
     ttx_residency_settings residency;
+    bool no_residency; /* ttx_runtime_open_residency will be called */
 } ttx_runtime_settings;
 
 typedef struct ttx_runtime {
@@ -32,6 +33,9 @@ ttx_runtime_settings ttx_runtime_default_settings(void);
 /* `file` must outlive the runtime. Errors: TTX_E_USAGE (an ISA this CPU lacks), TTX_E_RUNTIME. */
 int ttx_runtime_open(ttx_runtime *rt, const gguf_file *file, const ttx_runtime_settings *settings,
                      ttx_err *err);
+/* The residency of a runtime that was opened without. Errors: TTX_E_RUNTIME. */
+int ttx_runtime_open_residency(ttx_runtime *rt, const gguf_file *file,
+                               const ttx_residency_settings *settings, ttx_err *err);
 void ttx_runtime_close(ttx_runtime *rt); /* one that is all zeros is fine */
 
 #endif

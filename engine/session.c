@@ -185,7 +185,7 @@ static void count_memory(ttx_session *s) {
 static void choose_n_ctx(ttx_session *s) {
     uint32_t trained = s->model->hp.n_ctx_train;
     s->set.n_ctx = trained < DEFAULT_CTX ? trained : DEFAULT_CTX;
-    uint64_t available = ttx_memory_available() / 2;
+    uint64_t available = s->set.memory ? s->set.memory : ttx_memory_available() / 2;
     for (;; s->set.n_ctx /= 2) {
         count_memory(s);
         uint64_t need = s->memory.kv + s->memory.buffers + s->memory.scratch;
@@ -229,6 +229,23 @@ static int allocate(ttx_session *s, ttx_err *err) {
     return ttx_kv_open(&s->kv, hp, s->set.n_ctx, s->set.k_type, s->set.v_type, err);
 }
 
+/* Settles what the settings leave open, and counts. */
+static void settle(ttx_session *s) {
+    if (s->set.n_outputs > s->set.n_ubatch) s->set.n_ubatch = s->set.n_outputs;
+    if (!s->set.n_ctx) choose_n_ctx(s);
+    if (s->set.n_ubatch > s->set.n_ctx) s->set.n_ubatch = s->set.n_ctx;
+    if (s->set.n_outputs > s->set.n_ubatch) s->set.n_outputs = s->set.n_ubatch;
+    count_memory(s);
+}
+
+ttx_session_memory ttx_session_estimate(const ttx_model *model, ttx_runtime *rt,
+                                        ttx_session_settings *settings) {
+    ttx_session s = {.model = model, .rt = rt, .set = *settings};
+    settle(&s);
+    *settings = s.set;
+    return s.memory;
+}
+
 int ttx_session_open(ttx_session **out, const ttx_model *model, ttx_runtime *rt,
                      const ttx_session_settings *settings, ttx_err *err) {
     *out = NULL;
@@ -242,11 +259,7 @@ int ttx_session_open(ttx_session **out, const ttx_model *model, ttx_runtime *rt,
     s->model = model;
     s->rt = rt;
     s->set = *settings;
-    if (s->set.n_outputs > s->set.n_ubatch) s->set.n_ubatch = s->set.n_outputs;
-    if (!s->set.n_ctx) choose_n_ctx(s);
-    if (s->set.n_ubatch > s->set.n_ctx) s->set.n_ubatch = s->set.n_ctx;
-    if (s->set.n_outputs > s->set.n_ubatch) s->set.n_outputs = s->set.n_ubatch;
-    count_memory(s);
+    settle(s);
     int rc = check_memory(s, err);
     if (!rc) rc = allocate(s, err);
     if (rc) {

@@ -13,9 +13,10 @@
 typedef struct ttx_session ttx_session;
 
 typedef struct ttx_session_settings {
-    uint32_t n_ctx;     /* positions; 0: min(trained, 4096, what half of free memory allows) */
-    uint32_t n_ubatch;  /* tokens that are computed at once */
-    uint32_t n_outputs; /* rows of logits that are kept at once, at least 1 */
+    uint32_t n_ctx;           /* positions; 0: min(trained, 4096, what `memory` allows) */
+    uint32_t n_ubatch;        /* tokens that are computed at once */
+    uint32_t n_outputs;       /* rows of logits that are kept at once, at least 1 */
+    uint64_t memory;          /* bytes that n_ctx 0 may lead to; 0: half of what is available */
     ttx_dtype k_type, v_type; /* of the KV cache: F32, F16, Q8_0 */
     int n_threads_batch;      /* for more than one token; 0: all of the pool */
     int n_threads;            /* for one token; 0: all of the pool */
@@ -33,6 +34,11 @@ ttx_session_settings ttx_session_default_settings(void);
 typedef struct ttx_session_memory {
     uint64_t kv, buffers, scratch;
 } ttx_session_memory;
+
+/* What a session with these settings would take; fills in what the settings leave open. The runtime
+ * needs no residency yet. */
+ttx_session_memory ttx_session_estimate(const ttx_model *model, ttx_runtime *rt,
+                                        ttx_session_settings *settings);
 
 /* Model and runtime must outlive the session. Errors: TTX_E_RUNTIME (no memory), TTX_E_USAGE. */
 int ttx_session_open(ttx_session **out, const ttx_model *model, ttx_runtime *rt,

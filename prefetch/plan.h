@@ -30,6 +30,7 @@ typedef struct ttx_access {
     uint32_t n_expert, n_expert_used; /* 0: not an expert tensor */
     uint32_t launch; /* accesses of one launch share this number: they are held at the same time */
     bool row;        /* one row of the tensor; which one depends on the token */
+    int32_t expert;  /* the range is this expert's matrix alone; -1: it is the whole tensor */
 } ttx_access;
 
 /* All zeros is an empty plan. */

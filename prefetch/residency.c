@@ -1,10 +1,13 @@
 /* residency.c -- see residency.h.
  *
- * The modes of a model that fits in memory. A range's address is a base address plus its offset:
- * the base is the file's mapping, or our own copy, whose first page stands for the page of the file
- * in which the weights begin (so that alignment is kept and the header is not read twice).
+ * The streaming mode is in stream.c; here are the modes of a model that fits in memory. A range's
+ * address is a base address plus its offset: the base is the file's mapping, or our own copy, whose
+ * first page stands for the page of the file in which the weights begin (so that alignment is kept
+ * and the header is not read twice).
  */
 #include "residency.h"
+
+#include "stream_int.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -27,6 +30,7 @@ struct ttx_residency {
     uint32_t n_sources;
     ttx_source *sources;
     struct copy *copies;
+    stream *stream; /* NULL: one of the other modes */
 };
 
 ttx_residency_settings ttx_residency_default_settings(void) {
@@ -108,6 +112,8 @@ int ttx_residency_open(ttx_residency **out, const ttx_source *sources, uint32_t 
         goto error;
     }
     memcpy(r->sources, sources, n_sources * sizeof *sources);
+    if (r->mode == TTX_LOAD_STREAM && (rc = stream_open(&r->stream, sources, n_sources, set, err)))
+        goto error;
     if (r->mode == TTX_LOAD_NONE && (rc = load_copies(r, set, err))) goto error;
     if (r->mode == TTX_LOAD_MLOCK) lock_sources(r, set);
     for (uint32_t i = 0; i < n_sources && r->mode == TTX_LOAD_MMAP; i++)
@@ -119,8 +125,14 @@ error:
     return rc;
 }
 
+int ttx_residency_describe(const ttx_residency_settings *settings, ttx_residency_layout *layout,
+                           ttx_err *err) {
+    return stream_describe(settings, layout, err);
+}
+
 void ttx_residency_close(ttx_residency *r) {
     if (!r) return;
+    stream_close(r->stream);
     for (uint32_t i = 0; r->copies && i < r->n_sources; i++)
         if (r->copies[i].mem) munmap(r->copies[i].mem, r->copies[i].bytes);
     for (uint32_t i = 0; r->sources && r->mode == TTX_LOAD_MLOCK && i < r->n_sources; i++)
@@ -131,19 +143,23 @@ void ttx_residency_close(ttx_residency *r) {
 }
 
 void ttx_residency_layer(ttx_residency *r, int layer) {
-    (void)r; /* everything is there already, or the page cache brings it */
-    (void)layer;
+    if (r->stream) stream_layer(r->stream, layer);
 }
 
 void ttx_residency_hint(ttx_residency *r, ttx_range range) {
-    if (r->mode != TTX_LOAD_MMAP) return;
-    uint64_t begin = range.offset / PAGE * PAGE;
-    madvise((void *)(r->sources[range.shard].map + begin), range.offset + range.size - begin,
-            MADV_WILLNEED);
+    if (r->stream) stream_hint(r->stream, range);
+}
+
+void ttx_residency_guess(ttx_residency *r, const ttx_range *set, int n) {
+    if (r->stream) stream_guess(r->stream, set, n);
+}
+
+bool ttx_residency_wants_guess(ttx_residency *r) {
+    return r->stream && stream_wants_guess(r->stream);
 }
 
 int ttx_residency_acquire(ttx_residency *r, ttx_range range, ttx_lease *lease, ttx_err *err) {
-    (void)err;
+    if (r->stream) return stream_acquire(r->stream, range, lease, err);
     const struct copy *c = &r->copies[range.shard];
     if (c->mem)
         *lease = (ttx_lease){c->mem + (range.offset - c->first), TTX_RES_RESIDENT, 0};
@@ -152,9 +168,23 @@ int ttx_residency_acquire(ttx_residency *r, ttx_range range, ttx_lease *lease, t
     return TTX_OK;
 }
 
+int ttx_residency_acquire_any(ttx_residency *r, const ttx_range *set, int n, bool *got,
+                              ttx_err *err) {
+    if (r->stream) return stream_acquire_any(r->stream, set, n, got, err);
+    for (int i = 0; i < n; i++) got[i] = true;
+    return TTX_OK;
+}
+
 void ttx_residency_release(ttx_residency *r, ttx_range range) {
-    (void)r;
-    (void)range;
+    if (r->stream) stream_release(r->stream, range);
+}
+
+const ttx_residency_layout *ttx_residency_get_layout(const ttx_residency *r) {
+    return r->stream ? &r->stream->layout : NULL;
+}
+
+ttx_residency_counters ttx_residency_get_counters(const ttx_residency *r) {
+    return r->stream ? r->stream->count : (ttx_residency_counters){0};
 }
 
 ttx_load_mode ttx_residency_mode(const ttx_residency *r) {

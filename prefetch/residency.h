@@ -31,7 +31,8 @@ typedef struct ttx_source {
 typedef enum ttx_load_mode {
     TTX_LOAD_MMAP,  /* the page cache holds the file, pages come as they are touched */
     TTX_LOAD_MLOCK, /* the same, read at once and locked */
-    TTX_LOAD_NONE   /* no mapping: the file is read into memory of our own */
+    TTX_LOAD_NONE,  /* no mapping: the file is read into memory of our own */
+    TTX_LOAD_STREAM /* what fits in a budget is kept, the rest is read as it is needed */
 } ttx_load_mode;
 
 /* What an acquire hands out. */
@@ -41,8 +42,24 @@ typedef struct ttx_lease {
     uint64_t wait_ns;          /* of the acquire, for bytes that were not there yet */
 } ttx_lease;
 
+/* Which expert leaves the cache when another needs its place. */
+typedef enum ttx_cache_policy {
+    TTX_CACHE_LRU, /* the one that was not used for longest */
+    TTX_CACHE_LFU  /* the one used least often of late: uses count half after 32 steps */
+} ttx_cache_policy;
+
 typedef struct ttx_residency_settings {
     ttx_load_mode mode;
+    /* Of the streaming mode: the accesses of a step (needed for the call alone); how much memory
+     * the whole run may take, and how much of it the caller takes itself; how many rows of a table
+     * a launch may read. */
+    const ttx_plan *plan;
+    uint64_t budget, reserved;
+    uint32_t rows_at_once;
+    ttx_cache_policy policy;
+    bool no_guesses;   /* read no expert before a router has chosen it */
+    bool threads;      /* blocking reads in threads instead of io_uring */
+    struct ttx_io *io; /* of tests: read through this; NULL: io_uring. Borrowed */
     /* Called with one line for a fallback that was taken (mlock refused, ...); may be NULL. */
     void (*warn)(void *ctx, const char *line);
     void *warn_ctx;
@@ -52,6 +69,33 @@ typedef struct ttx_residency_settings {
 } ttx_residency_settings;
 
 ttx_residency_settings ttx_residency_default_settings(void);
+
+/* How the streaming mode divides its memory, in bytes. */
+typedef struct ttx_residency_layout {
+    uint64_t budget, reserved;
+    uint64_t dense, pinned; /* weights outside the experts: all, and what is kept of them */
+    uint64_t ring, rows;
+    uint64_t experts, cache;     /* all experts; the cache of them */
+    uint32_t n_experts, n_slots; /* of all layers together */
+    uint64_t expert_cycle;       /* what one token needs of the experts */
+    uint64_t smallest;           /* budget that would just do */
+} ttx_residency_layout;
+
+/* What the streaming mode would make of these settings. Errors as ttx_residency_open's; of a budget
+ * that is too small layout->smallest is filled in. */
+int ttx_residency_describe(const ttx_residency_settings *settings, ttx_residency_layout *layout,
+                           ttx_err *err);
+
+typedef struct ttx_residency_counters {
+    uint64_t reads, bytes_read; /* by the device, padding included */
+    uint64_t demand_bytes, order_bytes, guess_bytes;
+    uint64_t expert_uses, expert_hits; /* experts asked for, and found there */
+    uint64_t dense_uses, dense_hits;   /* the same of blocks outside the experts */
+    uint64_t guesses, guesses_used, guesses_late;
+    uint64_t evictions, evicted_bytes;
+    uint64_t stalls, stall_ns; /* waits for bytes */
+    uint64_t retries;          /* short or failed reads that were repeated */
+} ttx_residency_counters;
 
 /* `sources` is copied. Errors: TTX_E_RUNTIME (no memory, read error), TTX_E_INTERRUPTED. */
 int ttx_residency_open(ttx_residency **out, const ttx_source *sources, uint32_t n_sources,
@@ -64,6 +108,22 @@ void ttx_residency_hint(ttx_residency *r, ttx_range range);
 /* The range lies inside its source. Errors: TTX_E_RUNTIME. */
 int ttx_residency_acquire(ttx_residency *r, ttx_range range, ttx_lease *lease, ttx_err *err);
 void ttx_residency_release(ttx_residency *r, ttx_range range);
+
+/* Takes leases of those ranges of `set` that are there, and says in `got` which; waits until there
+ * is one. Each is the slice of one tensor of an expert, and stands for all of that expert. Errors:
+ * TTX_E_RUNTIME; then none is held. */
+int ttx_residency_acquire_any(ttx_residency *r, const ttx_range *set, int n, bool *got,
+                              ttx_err *err);
+/* These experts of a coming layer are likely to be used: read what is missing when the device has
+ * nothing better to do. */
+void ttx_residency_guess(ttx_residency *r, const ttx_range *set, int n);
+/* Whether guesses are of any use now: there are experts that are not in memory, and the guesses so
+ * far were worth their bytes. */
+bool ttx_residency_wants_guess(ttx_residency *r);
+
+/* NULL unless the mode is TTX_LOAD_STREAM. */
+const ttx_residency_layout *ttx_residency_get_layout(const ttx_residency *r);
+ttx_residency_counters ttx_residency_get_counters(const ttx_residency *r);
 
 /* The mode that is in force, which may be a fallback. */
 ttx_load_mode ttx_residency_mode(const ttx_residency *r);

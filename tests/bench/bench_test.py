@@ -208,7 +208,7 @@ def refused():
         (["-pg", "512"], "-pg: expected PROMPT,GEN such as 512,128, found '512'"),
         (["-pg", "0,5"], "-pg: expected PROMPT,GEN such as 512,128, found '0,5'"),
         (["-ctk", "f16,q4_0"], "-ctk: expected a list out of f16|f32|q8_0, found 'f16,q4_0'"),
-        (["-lm", ""], "-lm: expected a list out of mmap|mlock|none, found ''"),
+        (["-lm", ""], "-lm: expected a list out of auto|mmap|mlock|stream|none, found ''"),
         (["-p", "0", "-n", "0"], "bench: expected a test, found none (-p 0 and -n 0 leave theirs out)"),
     ]
     for args, message in cases:

@@ -85,7 +85,7 @@ REFUSED = [
     (["run", *M, "-p", "x", "-ctk", "q4_0"], 2,
      "ttx: run: option '-ctk': expects one of f16|f32|q8_0, got 'q4_0'"),
     (["run", *M, "-p", "x", "-lm", "disk"], 2,
-     "ttx: run: option '-lm': expects one of mmap|mlock|none, got 'disk'"),
+     "ttx: run: option '-lm': expects one of auto|mmap|mlock|stream|none, got 'disk'"),
     (["run", *M, "-p", "x", "-sys", "y"], 2, "ttx: -sys: expected --chat with it, since only a chat "
      "format has a place for a system message"),
     (["run", *M, "-p", "x", "--chat"], 3, "ttx: t.gguf: tokenizer.chat_template: ..."),

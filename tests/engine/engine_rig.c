@@ -39,7 +39,12 @@ rig rig_open(const tiny_model *t, const rig_settings *set) {
     rs.n_threads = set->n_threads ? set->n_threads : 1;
     rs.isa = set->isa;
     rs.residency.mode = set->mode;
+    if (set->residency) rs.residency = *set->residency;
+    ttx_plan plan = {0};
+    if (ttx_plan_decode(r.model, &plan, &err)) rig_die(t->arch, err.msg);
+    rs.residency.plan = &plan;
     if (ttx_runtime_open(&r.rt, r.file, &rs, &err)) rig_die(t->arch, err.msg);
+    ttx_plan_free(&plan);
     return r;
 }
 

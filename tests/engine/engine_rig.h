@@ -21,6 +21,8 @@ typedef struct rig_settings {
     const ttx_arch *const *archs; /* NULL: ttx_archs */
     int n_threads, isa;           /* 0: 1 thread; isa as in ttx_runtime_settings */
     ttx_load_mode mode;
+    const ttx_residency_settings
+        *residency; /* NULL: the defaults, and `mode`; the plan is filled in */
 } rig_settings;
 
 rig rig_open(const tiny_model *t, const rig_settings *set);

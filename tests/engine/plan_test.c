@@ -17,7 +17,7 @@ static int failures;
 
 /* ---- the wrapped seam ---- */
 
-enum { MAX_SEEN = 4096, MAX_HELD = 64, GUARD = 64 };
+enum { MAX_SEEN = 4096, MAX_HELD = 256, GUARD = 64 };
 
 typedef struct held {
     ttx_range range;
@@ -36,6 +36,22 @@ int __real_ttx_residency_acquire(ttx_residency *r, ttx_range range, ttx_lease *l
 void __real_ttx_residency_release(ttx_residency *r, ttx_range range);
 int __wrap_ttx_residency_acquire(ttx_residency *r, ttx_range range, ttx_lease *lease, ttx_err *err);
 void __wrap_ttx_residency_release(ttx_residency *r, ttx_range range);
+int __real_ttx_residency_acquire_any(ttx_residency *r, const ttx_range *set, int n, bool *got,
+                                     ttx_err *err);
+int __wrap_ttx_residency_acquire_any(ttx_residency *r, const ttx_range *set, int n, bool *got,
+                                     ttx_err *err);
+
+/* Leases without a pointer: counted, so that their release is expected. */
+int __wrap_ttx_residency_acquire_any(ttx_residency *r, const ttx_range *set, int n, bool *got,
+                                     ttx_err *err) {
+    int rc = __real_ttx_residency_acquire_any(r, set, n, got, err);
+    for (int i = 0; seam.copying && !rc && i < n; i++) {
+        if (!got[i]) continue;
+        if (seam.n_held == MAX_HELD) rig_die("seam", "too many ranges are held at once");
+        seam.held[seam.n_held++] = (held){set[i], rig_alloc(set[i].size, 1)};
+    }
+    return rc;
+}
 
 int __wrap_ttx_residency_acquire(ttx_residency *r, ttx_range range, ttx_lease *lease,
                                  ttx_err *err) {
@@ -53,8 +69,9 @@ int __wrap_ttx_residency_acquire(ttx_residency *r, ttx_range range, ttx_lease *l
 
 void __wrap_ttx_residency_release(ttx_residency *r, ttx_range range) {
     __real_ttx_residency_release(r, range);
-    for (int i = 0; i < seam.n_held; i++) {
-        if (memcmp(&seam.held[i].range, &range, sizeof range) != 0) continue;
+    for (int i = seam.n_held - 1; i >= 0; i--) { /* the newest lease of the range */
+        ttx_range h = seam.held[i].range;
+        if (h.shard != range.shard || h.offset != range.offset || h.size != range.size) continue;
         memset(seam.held[i].copy, 0xff, range.size); /* NaN, to whoever still reads it */
         free(seam.held[i].copy);
         seam.held[i] = seam.held[--seam.n_held];

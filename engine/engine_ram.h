@@ -1,0 +1,34 @@
+/* engine_ram.h -- how the memory of a run is divided, before anything is loaded. */
+#ifndef TTX_ENGINE_RAM_H
+#define TTX_ENGINE_RAM_H
+
+#include "engine_args.h"
+
+#include <cJSON.h>
+
+enum { TTX_CONTEXT_SHARE = 8 }; /* of a budget, for a context that was not asked for */
+
+/* What the run takes besides the weights, in bytes. */
+typedef struct ttx_ram_needs {
+    ttx_session_memory session;
+    uint64_t program; /* the program itself, the file's header, the vocabulary */
+    uint64_t budget;  /* of all; 0: no limit was asked for */
+} ttx_ram_needs;
+
+/* "3G", "50%" (of what is available), "auto". Errors: TTX_E_USAGE. */
+int ttx_parse_ram(const char *text, uint64_t *bytes, ttx_err *err);
+
+/* Chooses the load mode, and for the streaming mode fills in budget and plan, which the caller
+ * frees once the runtime is open. Errors: TTX_E_USAGE, TTX_E_RUNTIME. */
+int ttx_ram_choose(const ttx_model *model, ttx_runtime *rt, const ttx_engine_args *a,
+                   ttx_residency_settings *set, ttx_plan *plan, ttx_ram_needs *needs, ttx_err *err);
+
+/* The table of a streaming run before it, and what it read after it, as notes. */
+void ttx_ram_print(const ttx_residency_layout *l, const ttx_ram_needs *needs);
+void ttx_ram_summary(const ttx_residency *r);
+
+/* Adds an object "residency" with the layout and all counters; nothing of a model that is not
+ * streamed. False if memory fails. */
+bool ttx_ram_json(cJSON *o, const ttx_residency *r);
+
+#endif

@@ -1,0 +1,219 @@
+/* stream_int.h -- the streaming mode: what its files share.
+ *
+ * Weights are read, kept and dropped in *blocks*. A block is a tensor outside the experts, or all
+ * of one expert of one layer (gate, up and down: they are always used together), or a single row
+ * of a table. It has one or more *parts*, each a range of the file. Where a block may live:
+ *     pinned   a place of its own, for good
+ *     ring     a window over the blocks that do not fit, in the order of the plan, read ahead
+ *     expert   a slot of the expert cache
+ *     row      a slot of the row cache (embedding rows)
+ *
+ * Everything happens on the engine's thread: whenever it asks for something, results are collected
+ * and reads are started (stream_read.c). The queue of reads is deep enough to keep the device busy
+ * while a kernel computes. So there are no locks, and a run with the same results in the same order
+ * takes the same decisions.
+ */
+#ifndef TTX_STREAM_INT_H
+#define TTX_STREAM_INT_H
+
+#include "io.h"
+#include "residency.h"
+
+enum {
+    STREAM_ALIGN = 4096,    /* of O_DIRECT reads; every device in use allows it */
+    STREAM_CHUNK = 1 << 20, /* bytes a read */
+    STREAM_DEPTH = 32,      /* reads under way */
+    STREAM_AHEAD = 4        /* of them at most speculative, so that a demand read waits little */
+};
+
+typedef enum block_kind { BLOCK_PINNED, BLOCK_RING, BLOCK_EXPERT, BLOCK_ROW } block_kind;
+typedef enum block_state { BLOCK_ABSENT, BLOCK_LOADING, BLOCK_RESIDENT, BLOCK_FAILED } block_state;
+
+/* Why a block is read; the order is the priority. */
+typedef enum read_class { READ_DEMAND, READ_ORDER, READ_GUESS, READ_CLASSES } read_class;
+
+enum { NO_BLOCK = 0xffffffff };
+
+typedef struct part {
+    ttx_range range;
+    uint32_t block;
+    uint64_t at;   /* where its first byte lies in the block's memory */
+    uint64_t read; /* bytes from the aligned start to the aligned end: what a read of it moves */
+} part;
+
+typedef struct block {
+    uint32_t first_part, n_parts; /* of stream.parts */
+    uint64_t bytes;               /* of memory */
+    block_kind kind;
+    block_state state;
+    uint8_t *mem;
+    uint32_t held;    /* leases */
+    uint32_t pending; /* reads under way */
+    /* Reads not yet started begin at byte `next_at` of part `next_part`. */
+    uint32_t next_part;
+    uint64_t next_at;
+    unsigned queued; /* bit per read_class */
+    int error;       /* errno of a failed read; EPIPE: the file ended */
+    int tries;
+    bool demanded;   /* somebody waits for it, or will in this layer: not to be evicted */
+    bool guessed;    /* read because of a prediction, and not used yet */
+    bool passed;     /* of the ring: used, or skipped */
+    uint8_t cls;     /* of an expert: index of its slot_class */
+    uint32_t launch; /* of the plan */
+    uint16_t layer;
+    uint16_t expert;
+    ttx_residency_state found; /* of the next lease */
+    uint64_t waited_ns;
+    uint64_t used_step; /* of the last use, on the clock of the cache */
+    uint64_t used_tick;
+    float score;      /* decayed number of uses, as of used_step */
+    uint32_t slot;    /* of an expert: its place in the cache */
+    uint64_t in_ring; /* ring: bytes taken, with the gap before it */
+} block;
+
+typedef struct queue {
+    uint32_t *v;
+    uint32_t cap, first, n;
+} queue;
+
+/* Slots of one size. Layers whose experts have the same size share them. */
+typedef struct slot_class {
+    uint64_t bytes;
+    uint32_t n_slots, n_used, n_experts;
+    uint32_t *owner; /* [n_slots] block, or NO_BLOCK */
+    uint8_t *mem;
+} slot_class;
+
+enum { MAX_CLASSES = 8 };
+
+/* A read under way. */
+typedef struct flight {
+    uint32_t block;
+    uint32_t file;
+    uint64_t offset;
+    uint64_t need; /* file offset up to which bytes are needed: the rest is padding */
+    uint8_t *to;
+    uint32_t bytes;
+    int tries;  /* without any progress */
+    int failed; /* times */
+    read_class cls;
+    bool busy;
+} flight;
+
+typedef struct stream {
+    ttx_residency_settings set;
+    uint32_t n_sources;
+    ttx_source *sources;
+    /* Reading. */
+    ttx_io *io;
+    bool own_io;
+    int *fds;
+    bool *direct;
+    flight flights[STREAM_DEPTH];
+    uint32_t in_flight, guesses_in_flight;
+    queue queues[READ_CLASSES];
+    /* The layout. */
+    uint8_t *mem;
+    uint64_t map_bytes;
+    uint8_t *map; /* what mem lies in */
+    part *parts;  /* [n_parts], those of a block together */
+    part *sorted; /* [n_sorted] the same without those of rows, by range */
+    uint32_t n_parts, n_sorted;
+    block *blocks; /* order blocks, experts, rows */
+    uint32_t n_blocks;
+    uint32_t *order; /* [n_order] pinned and ring blocks as a step uses them */
+    uint32_t n_order;
+    uint32_t *order_of; /* [n_blocks] inverse of order */
+    uint32_t pin_next;  /* index into order: pinned blocks before it have been asked for */
+    /* The ring: a FIFO of blocks in the order of the plan. */
+    uint8_t *ring;
+    uint64_t ring_bytes, ring_head, ring_used; /* next place; bytes taken */
+    queue fifo;
+    uint32_t ring_next; /* index into order of the next block to read */
+    bool has_ring;
+    /* Experts. */
+    slot_class classes[MAX_CLASSES];
+    uint32_t n_classes;
+    uint32_t first_expert, n_layer, n_expert; /* blocks of experts; those that exist */
+    uint32_t *expert_block;                   /* [n_layer][n_expert], or NO_BLOCK */
+    /* Rows. */
+    uint32_t first_row, n_rows;
+    uint64_t row_bytes;
+    /* Clocks. */
+    uint64_t step, tick;
+    int layer;
+    /* Guesses read since the last verdict, and how many of them were used; none before this step.
+     */
+    uint32_t judged, judged_used;
+    uint64_t guess_again;
+    ttx_residency_layout layout;
+    ttx_residency_counters count;
+    ttx_err err; /* what ends everything */
+} stream;
+
+static inline uint64_t align_down(uint64_t x) {
+    return x / STREAM_ALIGN * STREAM_ALIGN;
+}
+static inline uint64_t align_up(uint64_t x) {
+    return align_down(x + STREAM_ALIGN - 1);
+}
+
+/* stream_layout.c: blocks and parts from the plan, and who gets which memory. */
+int stream_layout(stream *s, ttx_err *err);
+/* Obtains the memory and gives every block its place. */
+int stream_place(stream *s, ttx_err *err);
+
+/* stream_read.c */
+int stream_open_io(stream *s, ttx_err *err);
+void stream_close_io(stream *s);
+/* Asks for a block that is ABSENT or FAILED and has memory (an expert gets its own here, when it is
+ * its turn), or raises the priority of one that is being read. */
+void stream_want(stream *s, uint32_t block, read_class cls);
+/* Collects results and starts reads; with `wait` returns only after a result, if any read is under
+ * way. */
+void stream_pump(stream *s, bool wait);
+/* Until the block is RESIDENT. Errors: TTX_E_RUNTIME (it cannot be read). */
+int stream_await(stream *s, uint32_t block, ttx_err *err);
+/* Nothing of the block is read, and reading may begin. */
+void stream_restart(block *b, read_class cls);
+
+static inline uint32_t queue_at(const queue *q, uint32_t i) {
+    return q->v[(q->first + i) % q->cap];
+}
+static inline void queue_push(queue *q, uint32_t v) {
+    q->v[(q->first + q->n++) % q->cap] = v;
+}
+static inline void queue_pop(queue *q) {
+    q->first = (q->first + 1) % q->cap;
+    q->n--;
+}
+
+/* stream_ring.c */
+/* Asks for the blocks that the plan wants next, as far as there is room. */
+void ring_feed(stream *s);
+/* The plan's order was left: makes this block the next one. Errors: TTX_E_RUNTIME. */
+int ring_seek(stream *s, uint32_t block, ttx_err *err);
+/* The block is being used: those before it are not needed any more. */
+void ring_use(stream *s, uint32_t block);
+/* Frees what is at the ring's end and not needed. */
+void ring_reclaim(stream *s);
+
+/* stream_experts.c */
+/* Gives the block a slot, evicting another if need be; false: none can be had now. */
+bool experts_place(stream *s, uint32_t block, read_class cls);
+void experts_use(stream *s, uint32_t block);
+
+/* stream.c: the calls of residency.h. */
+int stream_open(stream **out, const ttx_source *sources, uint32_t n_sources,
+                const ttx_residency_settings *set, ttx_err *err);
+void stream_close(stream *s);
+int stream_describe(const ttx_residency_settings *set, ttx_residency_layout *layout, ttx_err *err);
+void stream_layer(stream *s, int layer);
+void stream_hint(stream *s, ttx_range range);
+void stream_guess(stream *s, const ttx_range *set, int n);
+bool stream_wants_guess(stream *s);
+int stream_acquire(stream *s, ttx_range range, ttx_lease *lease, ttx_err *err);
+int stream_acquire_any(stream *s, const ttx_range *set, int n, bool *got, ttx_err *err);
+void stream_release(stream *s, ttx_range range);
+
+#endif
