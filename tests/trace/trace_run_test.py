@@ -137,7 +137,8 @@ def test_options(m):
     else:
         found = io["faults_minor"] + io["faults_major"] + io["faults_lost"]
         real = io["ru_minflt"] + io["ru_majflt"]
-        check(abs(found - real) <= max(2, real / 100), f"sampled faults and ru_*flt: {io}")
+        # The counters are read a moment apart, and a sanitizer's own memory faults in between.
+        check(abs(found - real) <= max(20, real / 100), f"sampled faults and ru_*flt: {io}")
         faults = [r for r in rows_of_export("io", "csv", "--all") if r["kind"] == "FAULT"]
         check(len(faults) == io["faults_minor"] + io["faults_major"], "a record for each fault")
         check(any(r["tensor_name"] and r["token_id"] for r in faults), "faults of tensors and tokens")
