@@ -317,7 +317,7 @@ static void unpack_iq4_xs(ttx_wblock *out, int h, ttx_rows r, int n) {
 }
 
 #define BY_32(T, t, has_min, group) \
-    [TTX_##T] = {false, has_min, group * sizeof(ttx_##t), unpack_##t}
+    [TTX_##T] = {false, has_min, (group) * sizeof(ttx_##t), unpack_##t}
 #define BY_16(T, t, has_min) [TTX_##T] = {true, has_min, sizeof(ttx_##t), unpack_##t}
 const ttx_wtype ttx_wtypes[TTX_DTYPE_COUNT] = {
     BY_32(Q4_0, q4_0, false, 8),     BY_32(Q4_1, q4_1, true, 8),  BY_32(Q5_0, q5_0, false, 8),

@@ -312,8 +312,7 @@ static int divide(draft *d, ttx_err *err) {
         s->ring_bytes = want;
         room -= want - need;
         pin_rest(d, room);
-        room += s->ring_bytes; /* shrinks if everything large happened to be pinned */
-        if (!ring_need(d, &launch)) s->ring_bytes = 0;
+        if (!ring_need(d, &launch)) s->ring_bytes = 0; /* everything large happened to be pinned */
     }
     l->pinned = pinned_bytes(d);
     l->dense = d->dense_bytes;

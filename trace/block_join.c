@@ -63,8 +63,8 @@ static bool add_extent(struct map *m, struct extent e) {
 
 static int map_file(struct map *m, const char *path, uint8_t shard, ttx_err *err) {
     enum { EACH = 128 };
-    struct stat st;
-    uint64_t at = 0, start;
+    struct stat st = {0};
+    uint64_t at = 0, start = 0;
     bool last = false;
     struct fiemap *f = calloc(1, sizeof *f + EACH * sizeof(struct fiemap_extent));
     int fd = open(path, O_RDONLY | O_CLOEXEC), rc = TTX_OK;

@@ -86,7 +86,7 @@ static void print_blocks(const ttx_trace_meta *m, const ttx_block_summary *s,
 static int import(const settings *set, ttx_err *err) {
     ttx_trace_meta m;
     ttx_block_summary s;
-    ttx_outfile out;
+    ttx_outfile out = {0};
     if (set->args.n != 3)
         return ttx_fail(err, TTX_E_USAGE, "trace: expects import-blktrace DIR FILE");
     int rc = ttx_trace_meta_load(&m, set->args.v[1], err);

@@ -71,7 +71,7 @@ static int read_pattern(struct check *c, ttx_err *err) {
     FILE *f = path ? fopen(path, "re") : NULL;
     if (f && fstat(fileno(f), &st) == 0 && st.st_size < 1 << 30)
         text = calloc(1, (size_t)st.st_size + 1);
-    size_t size = text ? fread(text, 1, (size_t)st.st_size, f) : 0;
+    size_t size = f && text ? fread(text, 1, (size_t)st.st_size, f) : 0;
     cJSON *doc = text ? cJSON_ParseWithLength(text, size) : NULL;
     const cJSON *list = cJSON_GetObjectItemCaseSensitive(doc, "per_token_pattern"), *o;
     int n = cJSON_IsArray(list) ? cJSON_GetArraySize(list) : 0;

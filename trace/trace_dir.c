@@ -295,7 +295,7 @@ static int open_file(const struct trace_writer *w, const char *name, ttx_outfile
 }
 
 int trace_document_write(struct trace_writer *w, const ttx_trace_result *stats, ttx_err *err) {
-    ttx_outfile out;
+    ttx_outfile out = {0};
     if (stats && !add_result(w, stats)) return ttx_fail_nomem(err, "trace metadata", 4096);
     char *text = cJSON_Print(w->document);
     if (!text) return ttx_fail_nomem(err, "trace metadata", w->t->n_tensor * 400ull);
@@ -339,7 +339,7 @@ void trace_csv_text(FILE *f, const char *s, size_t n) {
 }
 
 int trace_names_write(const struct trace_writer *w, ttx_err *err) {
-    ttx_outfile out;
+    ttx_outfile out = {0};
     int rc = open_file(w, "tensor_names.txt", &out, err);
     if (rc) return rc;
     fputs("idx,name\n", out.f);
@@ -349,7 +349,7 @@ int trace_names_write(const struct trace_writer *w, ttx_err *err) {
 }
 
 int trace_counts_write(const struct trace_writer *w, ttx_err *err) {
-    ttx_outfile out;
+    ttx_outfile out = {0};
     int rc = open_file(w, "tensor_stats.csv", &out, err);
     if (rc) return rc;
     fputs("idx,name,accesses,bytes\n", out.f);

@@ -67,7 +67,7 @@ static int bad(const ttx_trace_meta *m, const char *what, const char *expected, 
 
 static int read_json(ttx_trace_meta *m, ttx_err *err) {
     char *path = join(m->dir, TTX_TRACE_META), *text = NULL;
-    struct stat st;
+    struct stat st = {0};
     int rc = TTX_OK;
     FILE *f = path ? fopen(path, "re") : NULL;
     if (!path) rc = ttx_fail_nomem(err, "path", 0);

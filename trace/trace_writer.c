@@ -143,7 +143,7 @@ static int open_in(const struct trace_writer *w, const char *name, int *fd, ttx_
 }
 
 int trace_writer_start(struct trace_writer *w, ttx_err *err) {
-    int fd;
+    int fd = -1;
     ttx_crc_init(&w->crc);
     int rc = open_in(w, TTX_TRACE_RECORDS, &w->fd, err);
     if (!rc) rc = open_in(w, "tokens.csv", &fd, err);

@@ -185,7 +185,7 @@ static void column_obeys(check *c, const ttx_act *x, int64_t col) {
         int64_t at = col * x->k + k;
         int32_t sums[2] = {x->sum[at / 16], x->sum[at / 16 + 1]};
         int16_t q[32];
-        for (int i = 0; i < 32; i++) q[i] = x->q8[at + i];
+        for (int i = 0; i < 32; i++) q[i] = (int16_t)(int)x->q8[at + i];
         obeys_contract(c, f + k, 32, x->d[at / 32], q, sums, false);
     }
     for (int64_t k = 0, b = 0; k < x->k; k += 256, b++) {

@@ -164,8 +164,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (!size) return 0;
     int which = data[0] % 3;
     const char *text = which == 1 ? meta_text : pattern_text;
-    size_t n = which ? strlen(text) : good_records(file);
-    if (which) memcpy(file, text, n);
+    size_t n = which ? (size_t)(stpcpy((char *)file, text) - (char *)file) : good_records(file);
     if (!which) reseal(file, n);
     for (size_t i = 1; i + 5 <= size && n; i += 5) {
         size_t at = (data[i] | (size_t)data[i + 1] << 8) % n;
