@@ -43,16 +43,6 @@ typedef struct tile {
     int64_t n, ldk, ldv;               /* n queries */
 } tile;
 
-static tile *tile_open(const ttx_attn *a, void *scratch) {
-    tile *t = scratch;
-    t->ldk = ttx_attn_ld(a->d_k);
-    t->ldv = ttx_attn_ld(a->d_v);
-    t->q = (float *)scratch + (sizeof *t + 63) / 64 * 16;
-    t->acc = t->q + TILE * t->ldk;
-    t->keys = t->acc + TILE * t->ldv;
-    return t;
-}
-
 /* ---- unpacking ---- */
 
 /* Whether rows of d elements can be used as they lie, `width` columns at a time. */
@@ -96,10 +86,6 @@ static void unpack(float *dst, const uint8_t *row, int64_t c, int64_t n, ttx_dty
         unpack_q8_0(dst, row + c / 32 * (int64_t)sizeof(ttx_q8_0), n);
     else
         unpack_as(TTX_F32, dst, row + 4 * c, n);
-}
-
-INLINE const uint8_t *row_of(const uint8_t *rows, int64_t j, size_t row_bytes) {
-    return rows + (size_t)j * row_bytes;
 }
 
 /* K and V of a head are two streams that are read in short runs in turn, which the hardware's
@@ -165,8 +151,8 @@ static void score_block(tile *t, const ttx_attn *a, const uint8_t *k, const uint
         const uint8_t *key[KEYS];
         for (int64_t i = 0; i < KEYS; i++) {
             int64_t r = j + i < j0 ? j0 : j + i >= j1 ? j1 - 1 : j + i;
-            fetch(row_of(v, r, a->v_bytes), a->v_bytes);
-            key[i] = row_of(k, r, a->k_bytes);
+            fetch(ttx_attn_row(v, r, a->v_bytes), a->v_bytes);
+            key[i] = ttx_attn_row(k, r, a->k_bytes);
             if (as_is) continue;
             unpack(t->keys + i * t->ldk, key[i], 0, a->d_k, a->k_type);
             key[i] = (const uint8_t *)(t->keys + i * t->ldk);
@@ -248,7 +234,7 @@ typedef struct rows {
 INLINE void gather_one(int n_v, ttx_dtype type, __m256 *sum, rows v, const float *s, int64_t j0,
                        int64_t j1) {
     for (int64_t j = j0; j < j1; j++) {
-        const uint8_t *row = row_of(v.p, j, v.row_bytes);
+        const uint8_t *row = ttx_attn_row(v.p, j, v.row_bytes);
         __m256 w = _mm256_broadcast_ss(s + j);
         UNROLL
         for (int b = 0; b < n_v; b++)
@@ -274,7 +260,7 @@ INLINE void gather(int n_q, int n_v, ttx_dtype type, tile *t, int64_t i0, rows v
         gather_one(n_v, type, sum[i], v, t->s[i0 + i], t->lo[i0 + i], lo < end ? lo : end);
     }
     for (int64_t j = lo; j < hi; j++) {
-        const uint8_t *row = row_of(v.p, j, v.row_bytes);
+        const uint8_t *row = ttx_attn_row(v.p, j, v.row_bytes);
         UNROLL
         for (int b = 0; b < n_v; b++) {
             __m256 y = load8(type, row, v.c + 8 * b);
@@ -306,7 +292,7 @@ INLINE void gather_tile(int n_v, ttx_dtype type, tile *t, rows v, int64_t c) {
 static void gather_panel(tile *t, const ttx_attn *a, const uint8_t *v, int64_t c, int64_t w,
                          int64_t j0, int64_t j1) {
     for (int64_t j = j0; j < j1; j++)
-        unpack(t->panel[j], row_of(v, j, a->v_bytes), c, w, a->v_type);
+        unpack(t->panel[j], ttx_attn_row(v, j, a->v_bytes), c, w, a->v_type);
     rows panel = {(const uint8_t *)t->panel, sizeof t->panel[0], 0};
     if (w > 24)
         gather_tile(4, TTX_F32, t, panel, c);
@@ -326,7 +312,7 @@ static void gather_block(tile *t, const ttx_attn *a, const uint8_t *v, const uin
         int64_t w = a->d_v - c < PANEL ? a->d_v - c : PANEL;
         rows from = {v, a->v_bytes, c};
         for (int64_t j = j0; k_next && j < j1; j++)
-            fetch(row_of(k_next, j, a->k_bytes) + a->k_bytes * (size_t)c / (size_t)a->d_v,
+            fetch(ttx_attn_row(k_next, j, a->k_bytes) + a->k_bytes * (size_t)c / (size_t)a->d_v,
                   a->k_bytes * (size_t)w / (size_t)a->d_v);
         if (!as_is)
             gather_panel(t, a, v, c, w, j0, j1);
@@ -348,35 +334,31 @@ static void load_queries(tile *t, const ttx_attn *a, int64_t q0, int64_t n) {
     }
 }
 
-static int32_t clamp(int64_t x, int64_t lo, int64_t hi) {
-    return (int32_t)(x < lo ? lo : x > hi ? hi : x);
-}
-
 /* The block that starts at position `base`; `more`: the next one of the chunk comes after it. */
 static void run_block(tile *t, const ttx_attn *a, int64_t base, bool more) {
     int64_t j0 = BLOCK, j1 = 0;
     for (int64_t i = 0; i < t->n; i++) {
-        t->lo[i] = clamp(t->start[i] - base, 0, BLOCK);
-        t->hi[i] = clamp(t->end[i] - base, 0, BLOCK);
+        t->lo[i] = ttx_attn_clamp(t->start[i] - base, 0, BLOCK);
+        t->hi[i] = ttx_attn_clamp(t->end[i] - base, 0, BLOCK);
         if (t->lo[i] >= t->hi[i]) continue;
         if (t->lo[i] < j0) j0 = t->lo[i];
         if (t->hi[i] > j1) j1 = t->hi[i];
     }
     if (j0 >= j1) return;
     size_t chunk = (size_t)(base / TTX_ATTN_CHUNK);
-    const uint8_t *k = row_of(a->k + chunk * a->k_chunk, base % TTX_ATTN_CHUNK, a->k_bytes);
-    const uint8_t *v = row_of(a->v + chunk * a->v_chunk, base % TTX_ATTN_CHUNK, a->v_bytes);
+    const uint8_t *k = ttx_attn_row(a->k + chunk * a->k_chunk, base % TTX_ATTN_CHUNK, a->k_bytes);
+    const uint8_t *v = ttx_attn_row(a->v + chunk * a->v_chunk, base % TTX_ATTN_CHUNK, a->v_bytes);
     score_block(t, a, k, v, j0, j1);
     for (int64_t i = 0; i < t->n; i++) weigh_block(t, i, a->scale, a->softcap);
-    gather_block(t, a, v, more ? row_of(k, BLOCK, a->k_bytes) : NULL, j0, j1);
+    gather_block(t, a, v, more ? ttx_attn_row(k, BLOCK, a->k_bytes) : NULL, j0, j1);
 }
 
 /* State (acc, m, l) of the tile's queries, whose first is q0, over one chunk. */
 static void run_chunk(tile *t, const ttx_attn *a, int64_t q0, int64_t chunk) {
     int64_t base = chunk * TTX_ATTN_CHUNK, first = base + TTX_ATTN_CHUNK, last = base;
     for (int64_t i = 0; i < t->n; i++) {
-        t->start[i] = clamp(a->start[q0 + i], base, base + TTX_ATTN_CHUNK);
-        t->end[i] = clamp(a->end[q0 + i], t->start[i], base + TTX_ATTN_CHUNK);
+        t->start[i] = ttx_attn_clamp(a->start[q0 + i], base, base + TTX_ATTN_CHUNK);
+        t->end[i] = ttx_attn_clamp(a->end[q0 + i], t->start[i], base + TTX_ATTN_CHUNK);
         t->m[i] = -INFINITY;
         t->l[i] = 0;
         memset(t->acc + i * t->ldv, 0, sizeof *t->acc * (size_t)((a->d_v + 7) / 8 * 8));
@@ -401,84 +383,21 @@ INLINE void store(float *p, __m256 x, int64_t n) {
         _mm256_maskstore_ps(p, ttx_mask8(n), x);
 }
 
-/* Adds the state of the next chunk to (out, m, l). An empty state, on either side, costs no bit. */
-static void absorb(float *out, float *m, float *l, const float *acc, float pm, float pl,
-                   int64_t d) {
-    if (pl == 0) return;
-    float top = pm > *m ? pm : *m, a = *l == 0 ? 0 : exp1(*m - top), b = exp1(pm - top);
+static void scale_add(float *out, float a, const float *acc, float b, int64_t d) {
     const __m256 va = _mm256_set1_ps(a), vb = _mm256_set1_ps(b);
     for (int64_t c = 0; c < d; c += 8) {
         __m256 x = _mm256_mul_ps(load(out + c, d - c), va);
         store(out + c, _mm256_fmadd_ps(load(acc + c, d - c), vb, x), d - c);
     }
-    *l = *l * a + pl * b;
-    *m = top;
 }
 
-/* Divides by the sum, in which the sink takes part; one that drowns everything makes it inf. */
-static void finish(float *out, float m, float l, const float *sink, int64_t d) {
-    if (l == 0) return;
-    if (sink) l += exp1(*sink - m);
+static void divide(float *out, float l, int64_t d) {
     const __m256 vl = _mm256_set1_ps(l);
     for (int64_t c = 0; c < d; c += 8)
         store(out + c, _mm256_div_ps(load(out + c, d - c), vl), d - c);
 }
 
-static int64_t tile_size(const ttx_attn *a, int64_t q0) {
-    return a->n_q - q0 < TILE ? a->n_q - q0 : TILE;
-}
-
-static void attention_chunk(const ttx_attn *a, int64_t chunk, float *part, void *scratch) {
-    tile *t = tile_open(a, scratch);
-    for (int64_t q0 = 0; q0 < a->n_q; q0 += TILE) {
-        load_queries(t, a, q0, tile_size(a, q0));
-        run_chunk(t, a, q0, chunk);
-        for (int64_t i = 0; i < t->n; i++, part += ttx_attn_part_len(a->d_v)) {
-            memcpy(part, t->acc + i * t->ldv, sizeof *part * (size_t)a->d_v);
-            part[a->d_v] = t->m[i];
-            part[a->d_v + 1] = t->l[i];
-        }
-    }
-}
-
-static void attention_merge(const ttx_attn *a, const float *part, int64_t n_chunk) {
-    int64_t d = a->d_v, len = ttx_attn_part_len(d);
-    for (int64_t i = 0; i < a->n_q; i++) {
-        float *out = a->out + i * a->ldo, m = -INFINITY, l = 0;
-        memset(out, 0, sizeof *out * (size_t)d);
-        for (int64_t c = 0; c < n_chunk; c++) {
-            const float *p = part + (c * a->n_q + i) * len;
-            absorb(out, &m, &l, p, p[d], p[d + 1], d);
-        }
-        finish(out, m, l, a->sink ? a->sink + i : NULL, d);
-    }
-}
-
-/* As attention_chunk for every chunk and attention_merge, without room for all the parts. */
-static void attention(const ttx_attn *a, void *scratch) {
-    tile *t = tile_open(a, scratch);
-    float m[TILE], l[TILE];
-    for (int64_t q0 = 0; q0 < a->n_q; q0 += TILE) {
-        int64_t from = INT64_MAX, to = 0;
-        load_queries(t, a, q0, tile_size(a, q0));
-        for (int64_t i = 0; i < t->n; i++) {
-            m[i] = -INFINITY;
-            l[i] = 0;
-            memset(a->out + (q0 + i) * a->ldo, 0, sizeof(float) * (size_t)a->d_v);
-            if (a->start[q0 + i] < from) from = a->start[q0 + i];
-            if (a->end[q0 + i] > to) to = a->end[q0 + i];
-        }
-        for (int64_t c = from / TTX_ATTN_CHUNK; c * TTX_ATTN_CHUNK < to; c++) {
-            run_chunk(t, a, q0, c);
-            for (int64_t i = 0; i < t->n; i++)
-                absorb(a->out + (q0 + i) * a->ldo, &m[i], &l[i], t->acc + i * t->ldv, t->m[i],
-                       t->l[i], a->d_v);
-        }
-        for (int64_t i = 0; i < t->n; i++)
-            finish(a->out + (q0 + i) * a->ldo, m[i], l[i], a->sink ? a->sink + q0 + i : NULL,
-                   a->d_v);
-    }
-}
+#include "attn_tiles_int.h"
 
 void ttx_attn_avx2_init(ttx_kernels *k) {
     k->attention = attention;

@@ -44,20 +44,6 @@ typedef struct tile {
     int64_t n, ldk, ldv;        /* n queries */
 } tile;
 
-static tile *tile_open(const ttx_attn *a, void *scratch) {
-    tile *t = scratch;
-    t->ldk = ttx_attn_ld(a->d_k);
-    t->ldv = ttx_attn_ld(a->d_v);
-    t->q = (float *)scratch + (sizeof *t + 63) / 64 * 16;
-    t->acc = t->q + TILE * t->ldk;
-    t->keys = t->acc + TILE * t->ldv;
-    return t;
-}
-
-INLINE const uint8_t *row_of(const uint8_t *rows, int64_t j, size_t row_bytes) {
-    return rows + (size_t)j * row_bytes;
-}
-
 /* K and V of a chunk are long runs of memory. The hardware's prefetcher loses them at the end of
  * every page, so that they are fetched far ahead, into the second-level cache. `next` is what is
  * read after `end`, or NULL. */
@@ -174,11 +160,11 @@ INLINE void dots_tile(ttx_dtype type, tile *t, int64_t j, const uint8_t *const k
 INLINE void score_as(ttx_dtype type, tile *t, const ttx_attn *a, const uint8_t *k,
                      const uint8_t *next, bool as_is, int64_t j0, int64_t j1) {
     int64_t d = (a->d_k + 15) / 16 * 16;
-    stream s = {row_of(k, j1, a->k_bytes), next};
+    stream s = {ttx_attn_row(k, j1, a->k_bytes), next};
     for (int64_t j = j0 / KEYS * KEYS; j < j1; j += KEYS) {
         const uint8_t *key[KEYS];
         for (int64_t i = 0; i < KEYS; i++) {
-            key[i] = row_of(k, j + i < j0 ? j0 : j + i >= j1 ? j1 - 1 : j + i, a->k_bytes);
+            key[i] = ttx_attn_row(k, j + i < j0 ? j0 : j + i >= j1 ? j1 - 1 : j + i, a->k_bytes);
             if (as_is) continue;
             unpack(t->keys + i * t->ldk, key[i], 0, a->d_k, a->k_type);
         }
@@ -270,7 +256,7 @@ INLINE void gather(int n_q, int n_v, ttx_dtype type, tile *t, int64_t i0, int64_
     if (from >= to) from = to = last;
     for (int64_t j = first; j < last;) {
         for (; j < last && (j < from || j >= to); j++) {
-            const uint8_t *row = row_of(v.p, j, v.row_bytes);
+            const uint8_t *row = ttx_attn_row(v.p, j, v.row_bytes);
             UNROLL
             for (int k = 0; k < n_v; k++) {
                 __m512 y = load16(type, row, v.c + 16 * k);
@@ -282,7 +268,7 @@ INLINE void gather(int n_q, int n_v, ttx_dtype type, tile *t, int64_t i0, int64_
             }
         }
         for (; j < to; j++) {
-            const uint8_t *row = row_of(v.p, j, v.row_bytes);
+            const uint8_t *row = ttx_attn_row(v.p, j, v.row_bytes);
             if (v.far) fetch(v.s, row, v.row_bytes);
             __m512 y[PANEL / 16];
             UNROLL
@@ -336,10 +322,10 @@ static void gather_block(tile *t, const ttx_attn *a, const uint8_t *v, stream ne
     j1 = j1 < b + BLOCK ? j1 : b + BLOCK;
     for (int64_t c = 0; c < a->d_v; c += PANEL) {
         int64_t w = a->d_v - c < PANEL ? a->d_v - c : PANEL;
-        rows from = {row_of(v, b, a->v_bytes), a->v_bytes, c, c == 0, next};
+        rows from = {ttx_attn_row(v, b, a->v_bytes), a->v_bytes, c, c == 0, next};
         if (!as_is) {
             for (int64_t j = j0; j < j1; j++)
-                unpack(t->panel[j - b], row_of(v, j, a->v_bytes), c, w, a->v_type);
+                unpack(t->panel[j - b], ttx_attn_row(v, j, a->v_bytes), c, w, a->v_type);
             from = (rows){(const uint8_t *)t->panel, sizeof t->panel[0], 0, false, next};
             gather_columns(TTX_F32, t, b, from, c, w);
         } else if (a->v_type == TTX_F16) {
@@ -361,17 +347,13 @@ static void load_queries(tile *t, const ttx_attn *a, int64_t q0, int64_t n) {
                   a->d_k);
 }
 
-static int32_t clamp(int64_t x, int64_t lo, int64_t hi) {
-    return (int32_t)(x < lo ? lo : x > hi ? hi : x);
-}
-
 /* State (acc, m, l) of the tile's queries, whose first is q0, over one chunk. */
 static void run_chunk(tile *t, const ttx_attn *a, int64_t q0, int64_t chunk) {
     int64_t base = chunk * CHUNK, j0 = CHUNK, j1 = 0;
     bool more = false;
     for (int64_t i = 0; i < t->n; i++) {
-        int32_t lo = clamp(a->start[q0 + i] - base, 0, CHUNK);
-        int32_t hi = clamp(a->end[q0 + i] - base, lo, CHUNK);
+        int32_t lo = ttx_attn_clamp(a->start[q0 + i] - base, 0, CHUNK);
+        int32_t hi = ttx_attn_clamp(a->end[q0 + i] - base, lo, CHUNK);
         t->lo[i] = lo;
         t->hi[i] = hi;
         memset(t->acc + i * t->ldv, 0, sizeof *t->acc * (size_t)((a->d_v + 15) / 16 * 16));
@@ -381,19 +363,15 @@ static void run_chunk(tile *t, const ttx_attn *a, int64_t q0, int64_t chunk) {
         if (hi > j1) j1 = hi;
     }
     const uint8_t *k = a->k + (size_t)chunk * a->k_chunk, *v = a->v + (size_t)chunk * a->v_chunk;
-    stream s = {row_of(v, j1, a->v_bytes), more ? k + a->k_chunk : NULL};
-    if (j0 < j1) score_chunk(t, a, k, row_of(v, j0, a->v_bytes), j0, j1);
+    stream s = {ttx_attn_row(v, j1, a->v_bytes), more ? k + a->k_chunk : NULL};
+    if (j0 < j1) score_chunk(t, a, k, ttx_attn_row(v, j0, a->v_bytes), j0, j1);
     for (int64_t i = 0; i < t->n; i++) weigh(t, i, a->scale, a->softcap);
     for (int64_t b = j0 / BLOCK * BLOCK; b < j1; b += BLOCK) gather_block(t, a, v, s, b, j0, j1);
 }
 
 /* ---- merging ---- */
 
-/* Adds the state of the next chunk to (out, m, l). An empty state, on either side, costs no bit. */
-static void absorb(float *out, float *m, float *l, const float *acc, float pm, float pl,
-                   int64_t d) {
-    if (pl == 0) return;
-    float top = pm > *m ? pm : *m, a = *l == 0 ? 0 : exp1(*m - top), b = exp1(pm - top);
+static void scale_add(float *out, float a, const float *acc, float b, int64_t d) {
     const __m512 va = _mm512_set1_ps(a), vb = _mm512_set1_ps(b);
     for (int64_t c = 0; c < d; c += 16) {
         __mmask16 in = ttx_mask16(d - c);
@@ -401,14 +379,9 @@ static void absorb(float *out, float *m, float *l, const float *acc, float pm, f
         x = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(in, acc + c), vb, x);
         _mm512_mask_storeu_ps(out + c, in, x);
     }
-    *l = *l * a + pl * b;
-    *m = top;
 }
 
-/* Divides by the sum, in which the sink takes part; one that drowns everything makes it inf. */
-static void finish(float *out, float m, float l, const float *sink, int64_t d) {
-    if (l == 0) return;
-    if (sink) l += exp1(*sink - m);
+static void divide(float *out, float l, int64_t d) {
     const __m512 vl = _mm512_set1_ps(l);
     for (int64_t c = 0; c < d; c += 16) {
         __mmask16 in = ttx_mask16(d - c);
@@ -416,61 +389,7 @@ static void finish(float *out, float m, float l, const float *sink, int64_t d) {
     }
 }
 
-static int64_t tile_size(const ttx_attn *a, int64_t q0) {
-    return a->n_q - q0 < TILE ? a->n_q - q0 : TILE;
-}
-
-static void attention_chunk(const ttx_attn *a, int64_t chunk, float *part, void *scratch) {
-    tile *t = tile_open(a, scratch);
-    for (int64_t q0 = 0; q0 < a->n_q; q0 += TILE) {
-        load_queries(t, a, q0, tile_size(a, q0));
-        run_chunk(t, a, q0, chunk);
-        for (int64_t i = 0; i < t->n; i++, part += ttx_attn_part_len(a->d_v)) {
-            memcpy(part, t->acc + i * t->ldv, sizeof *part * (size_t)a->d_v);
-            part[a->d_v] = t->m[i];
-            part[a->d_v + 1] = t->l[i];
-        }
-    }
-}
-
-static void attention_merge(const ttx_attn *a, const float *part, int64_t n_chunk) {
-    int64_t d = a->d_v, len = ttx_attn_part_len(d);
-    for (int64_t i = 0; i < a->n_q; i++) {
-        float *out = a->out + i * a->ldo, m = -INFINITY, l = 0;
-        memset(out, 0, sizeof *out * (size_t)d);
-        for (int64_t c = 0; c < n_chunk; c++) {
-            const float *p = part + (c * a->n_q + i) * len;
-            absorb(out, &m, &l, p, p[d], p[d + 1], d);
-        }
-        finish(out, m, l, a->sink ? a->sink + i : NULL, d);
-    }
-}
-
-/* As attention_chunk for every chunk and attention_merge, without room for all the parts. */
-static void attention(const ttx_attn *a, void *scratch) {
-    tile *t = tile_open(a, scratch);
-    float m[TILE], l[TILE];
-    for (int64_t q0 = 0; q0 < a->n_q; q0 += TILE) {
-        int64_t from = INT64_MAX, to = 0;
-        load_queries(t, a, q0, tile_size(a, q0));
-        for (int64_t i = 0; i < t->n; i++) {
-            m[i] = -INFINITY;
-            l[i] = 0;
-            memset(a->out + (q0 + i) * a->ldo, 0, sizeof(float) * (size_t)a->d_v);
-            if (a->start[q0 + i] < from) from = a->start[q0 + i];
-            if (a->end[q0 + i] > to) to = a->end[q0 + i];
-        }
-        for (int64_t c = from / CHUNK; c * CHUNK < to; c++) {
-            run_chunk(t, a, q0, c);
-            for (int64_t i = 0; i < t->n; i++)
-                absorb(a->out + (q0 + i) * a->ldo, &m[i], &l[i], t->acc + i * t->ldv, t->m[i],
-                       t->l[i], a->d_v);
-        }
-        for (int64_t i = 0; i < t->n; i++)
-            finish(a->out + (q0 + i) * a->ldo, m[i], l[i], a->sink ? a->sink + q0 + i : NULL,
-                   a->d_v);
-    }
-}
+#include "attn_tiles_int.h"
 
 void ttx_attn_avx512_init(ttx_kernels *k) {
     k->attention = attention;

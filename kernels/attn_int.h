@@ -19,4 +19,12 @@ static inline int64_t ttx_attn_ld(int64_t d) {
     return ((d + 15) / 16 | 1) * 16;
 }
 
+static inline int32_t ttx_attn_clamp(int64_t x, int64_t lo, int64_t hi) {
+    return (int32_t)(x < lo ? lo : x > hi ? hi : x);
+}
+
+static inline const uint8_t *ttx_attn_row(const uint8_t *rows, int64_t j, size_t row_bytes) {
+    return rows + (size_t)j * row_bytes;
+}
+
 #endif
