@@ -1,6 +1,7 @@
 /* act_avx2.c -- quantisation of activations with AVX2, with the bits of the scalar level; and the
  * list of the AVX2 files about weights.
  */
+#include "act_int.h"
 #include "mm_avx2_int.h"
 
 #include <float.h>
@@ -51,11 +52,7 @@ TTX_INLINE void quantise_block(const float *x, int8_t *q8, float *d, int16_t sum
 }
 
 static void act_q8(const ttx_act *x, int64_t c0, int64_t c1) {
-    for (int64_t c = c0; c < c1; c++)
-        for (int64_t k = 0; k < x->k; k += 32) {
-            int64_t at = c * x->k + k;
-            quantise_block(x->f32 + c * x->ld + k, x->q8 + at, x->d + at / 32, x->sum + at / 16);
-        }
+    ttx_walk_q8(x, c0, c1, quantise_block);
 }
 
 /* One column of a panel of `width`; p points to its first four values. */
@@ -75,12 +72,7 @@ static void panel_column(const float *x, int64_t k, uint8_t *p, size_t width) {
 }
 
 static void act_panel(const ttx_act *x, int64_t p0, int64_t p1) {
-    for (int64_t p = p0; p < p1; p++) {
-        ttx_panel panel = ttx_panel_get(x->n_cols, p);
-        uint8_t *to = x->panel + ttx_panel_bytes(x->k, panel.first);
-        for (int j = 0; j < panel.width; j++)
-            panel_column(x->f32 + (panel.first + j) * x->ld, x->k, to + 4 * j, (size_t)panel.width);
-    }
+    ttx_walk_panels(x, p0, p1, panel_column);
 }
 
 void ttx_mm_avx2_init(ttx_kernels *k) {

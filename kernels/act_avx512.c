@@ -1,6 +1,7 @@
 /* act_avx512.c -- the quantisation of activations to Q16 with AVX-512, with the bits of the scalar
  * level; and the list of the AVX-512 files about weights.
  */
+#include "act_int.h"
 #include "mm_avx2_int.h"
 
 #include <float.h>
@@ -33,12 +34,7 @@ static void block_q16(const float *x, int64_t n, int16_t *q, float *d, int32_t *
 }
 
 static void act_q16(const ttx_act *x, int64_t c0, int64_t c1) {
-    for (int64_t c = c0; c < c1; c++)
-        for (int64_t k = 0; k < x->k; k += TTX_Q16_BLOCK) {
-            int64_t at = c * x->k + k, n = x->k - k < TTX_Q16_BLOCK ? x->k - k : TTX_Q16_BLOCK;
-            float *d = x->d16 + c * ttx_q16_blocks(x->k) + k / TTX_Q16_BLOCK;
-            block_q16(x->f32 + c * x->ld + k, n, x->q16 + at, d, x->sum16 + at / 16);
-        }
+    ttx_walk_q16(x, c0, c1, block_q16);
 }
 
 void ttx_mm_avx512_init(ttx_kernels *k) {

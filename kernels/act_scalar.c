@@ -1,5 +1,5 @@
 /* act_scalar.c -- the reference of the quantisation of activations; see the contract at ttx_act. */
-#include "kernels_int.h"
+#include "act_int.h"
 #include "half.h"
 
 #include <float.h>
@@ -32,11 +32,7 @@ static void block_q8(const float *x, int8_t *q, float *d, int16_t sum[2]) {
 }
 
 static void act_q8(const ttx_act *x, int64_t c0, int64_t c1) {
-    for (int64_t c = c0; c < c1; c++)
-        for (int64_t k = 0; k < x->k; k += 32) {
-            int64_t at = c * x->k + k;
-            block_q8(x->f32 + c * x->ld + k, x->q8 + at, x->d + at / 32, x->sum + at / 16);
-        }
+    ttx_walk_q8(x, c0, c1, block_q8);
 }
 
 /* One column of a panel of `width`; p points to its first four values. */
@@ -54,13 +50,7 @@ static void panel_column(const float *x, int64_t k, uint8_t *p, size_t width) {
 }
 
 static void act_panel(const ttx_act *x, int64_t p0, int64_t p1) {
-    for (int64_t p = p0; p < p1; p++) {
-        ttx_panel panel = ttx_panel_get(x->n_cols, p);
-        for (int j = 0; j < panel.width; j++)
-            panel_column(x->f32 + (panel.first + j) * x->ld, x->k,
-                         x->panel + ttx_panel_bytes(x->k, panel.first) + 4 * j,
-                         (size_t)panel.width);
-    }
+    ttx_walk_panels(x, p0, p1, panel_column);
 }
 
 static void block_q16(const float *x, int64_t n, int16_t *q, float *d, int32_t *sum) {
@@ -76,12 +66,7 @@ static void block_q16(const float *x, int64_t n, int16_t *q, float *d, int32_t *
 }
 
 static void act_q16(const ttx_act *x, int64_t c0, int64_t c1) {
-    for (int64_t c = c0; c < c1; c++)
-        for (int64_t k = 0; k < x->k; k += TTX_Q16_BLOCK) {
-            int64_t at = c * x->k + k, n = x->k - k < TTX_Q16_BLOCK ? x->k - k : TTX_Q16_BLOCK;
-            float *d = x->d16 + c * ttx_q16_blocks(x->k) + k / TTX_Q16_BLOCK;
-            block_q16(x->f32 + c * x->ld + k, n, x->q16 + at, d, x->sum16 + at / 16);
-        }
+    ttx_walk_q16(x, c0, c1, block_q16);
 }
 
 void ttx_act_scalar_init(ttx_kernels *k) {

@@ -113,23 +113,7 @@ static void gemm(const ttx_mm *m, ttx_dtype type, int64_t r0, int64_t r1, work *
             gemm_rows(m, type, r, r1, p, n - p < PANELS ? n : p + PANELS, work);
 }
 
-#define TYPES(X) \
-    X(F32)       \
-    X(F16)       \
-    X(BF16)      \
-    X(Q4_0)      \
-    X(Q4_1)      \
-    X(Q5_0)      \
-    X(Q5_1)      \
-    X(Q8_0)      \
-    X(Q2_K)      \
-    X(Q3_K)      \
-    X(Q4_K)      \
-    X(Q5_K)      \
-    X(Q6_K)      \
-    X(IQ4_NL)    \
-    X(IQ4_XS)    \
-    X(MXFP4)
+#define TYPES(X) X(F32) X(F16) X(BF16) TTX_QUANTISED(X)
 
 #define MATMUL(T)                                                                    \
     static void prompt_##T(const ttx_mm *m, int64_t r0, int64_t r1, void *scratch) { \

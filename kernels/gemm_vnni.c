@@ -159,30 +159,15 @@ static void gemm(const ttx_wtype *t, const ttx_mm *m, int64_t r0, int64_t r1, wo
             gemm_rows(t, m, r, r1, p, n - p < ROUND_PANELS ? n : p + ROUND_PANELS, work);
 }
 
-#define QUANTISED(X) \
-    X(Q4_0)          \
-    X(Q4_1)          \
-    X(Q5_0)          \
-    X(Q5_1)          \
-    X(Q8_0)          \
-    X(Q2_K)          \
-    X(Q3_K)          \
-    X(Q4_K)          \
-    X(Q5_K)          \
-    X(Q6_K)          \
-    X(IQ4_NL)        \
-    X(IQ4_XS)        \
-    X(MXFP4)
-
 #define MATMUL(T)                                                                    \
     static void prompt_##T(const ttx_mm *m, int64_t r0, int64_t r1, void *scratch) { \
         gemm(&ttx_wtypes[TTX_##T], m, r0, r1, scratch);                              \
     }
-QUANTISED(MATMUL)
+TTX_QUANTISED(MATMUL)
 
 void ttx_gemm_vnni_init(ttx_kernels *k) {
 #define ENTRIES(T)                               \
     k->matmul[TTX_PROMPT][TTX_##T] = prompt_##T; \
     k->act_form[TTX_PROMPT][TTX_##T] = TTX_ACT_PANEL;
-    QUANTISED(ENTRIES)
+    TTX_QUANTISED(ENTRIES)
 }

@@ -19,6 +19,13 @@ enum { TTX_MM_SCRATCH = 120 * 1024 };
 /* ... and for the Q16 planes of a column, each 256 values. */
 enum { TTX_Q16_SCRATCH = 640 };
 
+/* The quantised types that every level can multiply; for tables with an entry for each. */
+/* clang-format off */
+#define TTX_QUANTISED(X) \
+    X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(Q8_0) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(IQ4_NL) \
+    X(IQ4_XS) X(MXFP4)
+/* clang-format on */
+
 /* Weights: matmul of both classes, dequant, the forms of activations. */
 void ttx_act_scalar_init(ttx_kernels *k);
 void ttx_mm_scalar_init(ttx_kernels *k);

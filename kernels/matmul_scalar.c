@@ -95,11 +95,6 @@ static void matmul_q8(const ttx_mm *m, int64_t r0, int64_t r1, ttx_dtype type) {
 }
 
 /* One function a type and job, for tables whose entries do not know their type. */
-#define QUANTISED(X) \
-    X(Q4_0)          \
-    X(Q4_1)          \
-    X(Q5_0) X(Q5_1) X(Q8_0) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(IQ4_NL) X(IQ4_XS) X(MXFP4)
-
 #define FUNCTIONS(T)                                                                 \
     static void dequant_##T(float *dst, const void *src, int64_t n) {                \
         dequant_blocks(dst, src, n, TTX_##T);                                        \
@@ -112,7 +107,7 @@ static void matmul_q8(const ttx_mm *m, int64_t r0, int64_t r1, ttx_dtype type) {
         (void)scratch;                                                               \
         matmul_f32(m, r0, r1, dequant_##T, TTX_##T);                                 \
     }
-QUANTISED(FUNCTIONS)
+TTX_QUANTISED(FUNCTIONS)
 
 #define FLOAT_FUNCTION(t, T)                                                               \
     static void matmul_##t##_any(const ttx_mm *m, int64_t r0, int64_t r1, void *scratch) { \
@@ -130,7 +125,7 @@ void ttx_mm_scalar_init(ttx_kernels *k) {
     k->act_form[TTX_EXACT][TTX_##T] = TTX_ACT_Q8; \
     k->matmul[TTX_PROMPT][TTX_##T] = prompt_##T;  \
     k->act_form[TTX_PROMPT][TTX_##T] = TTX_ACT_F32;
-    QUANTISED(ENTRIES)
+    TTX_QUANTISED(ENTRIES)
 #define FLOAT_ENTRIES(t, T)                                  \
     k->dequant[TTX_##T] = dequant_##t;                       \
     for (int class = 0; class < TTX_CLASS_COUNT; class ++) { \
