@@ -94,6 +94,7 @@ TTX_INLINE void dot_rows(const block_type *t, __m512 acc[ROWS], const uint8_t *c
             dot_group(t, part, w, at, 1, 4, a + 1);
         } else {
             int n = (int)(n_k - k) / 32;
+            prefetch_bytes(ahead + ROWS * at, ROWS * (t->bytes / 8 * (size_t)n));
             dot_group(t, part, w, at, 0, n < 4 ? n : 4, a);
             if (n > 4) dot_group(t, part, w, at, 1, n - 4, a + 1);
         }

@@ -25,7 +25,7 @@ TTX_INLINE __m512i ttx_dot_words(__m512i acc, __m512i a, __m512i b);
 enum {
     ROWS = 4,
     BAND = 64,          /* rows that stay in cache while the columns pass */
-    PREFETCH_AT = 2048, /* bytes beyond the next four rows */
+    PREFETCH_AT = 8192, /* bytes beyond the next four rows */
 };
 
 TTX_INLINE __m512i ttx_load512(const void *p) {
