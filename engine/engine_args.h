@@ -29,6 +29,7 @@ typedef struct ttx_engine_args {
     const char *ram;      /* memory budget; NULL: none */
     uint32_t n_outputs;   /* most rows of logits that the command will keep at once; 0: one */
     int32_t cache_policy; /* a ttx_cache_policy */
+    int32_t guess;        /* a ttx_guess_kind */
     bool no_guesses, io_threads;
     int32_t isa;
     uint32_t n_expert_used;           /* 0: the model's */
@@ -70,8 +71,13 @@ void ttx_engine_args_defaults(ttx_engine_args *a);
      "memory for everything: 3G, 50% of what is available, or auto; a model larger than that is " \
      "streamed", .shown_default = "no limit if the model fits, else auto"}, \
     {"--expert-cache", OPT_ENUM, TTX_ARG(cache_policy), "POLICY", \
-     "which expert leaves the cache of a streamed model: the least recently or the least " \
-     "frequently used", .choices = "lru|lfu"}, \
+     "which expert leaves the cache of a streamed model: the one that was not used for longest, was " \
+     "used least often of late, was passed over most often, or whose next use is expected last", \
+     .choices = TTX_CACHE_POLICY_NAMES}, \
+    {"--guess", OPT_ENUM, TTX_ARG(guess), "HOW", \
+     "streaming: which experts to read before they are chosen: those that the next layer's router " \
+     "names now, that the previous token used, that are used most often, or that most often came next", \
+     .choices = TTX_GUESS_NAMES}, \
     {"--no-guess", OPT_FLAG, TTX_ARG(no_guesses), \
      .help = "streaming: read no expert before a router has chosen it"}, \
     {"--io-threads", OPT_FLAG, TTX_ARG(io_threads), \

@@ -64,6 +64,7 @@ static int stream_settings(const ttx_model *model, const ttx_engine_args *a,
     set->plan = plan;
     set->rows_at_once = session->n_ubatch;
     set->policy = (ttx_cache_policy)a->cache_policy;
+    set->guess = (ttx_guess_kind)a->guess;
     set->no_guesses = a->no_guesses;
     set->threads = a->io_threads;
     return ttx_plan_decode(model, plan, err);

@@ -430,7 +430,7 @@ static void give_back(ttx_step *s, int32_t expert) {
  * this layer's experts and the next one's attention, which change it little. */
 static void guess_next(ttx_step *s) {
     struct moe_state *m = s->op->moe;
-    if (s->layer + 1 >= (int)s->hp->n_layer || !ttx_residency_wants_guess(s->rt->residency)) return;
+    if (!ttx_residency_routed(s->rt->residency) || s->layer + 1 >= (int)s->hp->n_layer) return;
     s->layer++;
     const ttx_weight *norm = ttx_w(s, TTX_W_FFN_NORM), *router = ttx_w(s, TTX_W_ROUTER);
     const ttx_weight *gate = ttx_w(s, TTX_W_GATE_EXPS);

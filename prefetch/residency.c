@@ -154,8 +154,8 @@ void ttx_residency_guess(ttx_residency *r, const ttx_range *set, int n) {
     if (r->stream) stream_guess(r->stream, set, n);
 }
 
-bool ttx_residency_wants_guess(ttx_residency *r) {
-    return r->stream && stream_wants_guess(r->stream);
+bool ttx_residency_routed(ttx_residency *r) {
+    return r->stream && stream_routed(r->stream);
 }
 
 int ttx_residency_acquire(ttx_residency *r, ttx_range range, ttx_lease *lease, ttx_err *err) {

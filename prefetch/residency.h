@@ -12,6 +12,8 @@
 
 #include "err.h"
 #include "plan.h"
+#include "policy.h"
+#include "policy_guess.h"
 #include "record.h"
 
 #include <stdbool.h>
@@ -42,12 +44,6 @@ typedef struct ttx_lease {
     uint64_t wait_ns;          /* of the acquire, for bytes that were not there yet */
 } ttx_lease;
 
-/* Which expert leaves the cache when another needs its place. */
-typedef enum ttx_cache_policy {
-    TTX_CACHE_LRU, /* the one that was not used for longest */
-    TTX_CACHE_LFU  /* the one used least often of late: uses count half after 32 steps */
-} ttx_cache_policy;
-
 typedef struct ttx_residency_settings {
     ttx_load_mode mode;
     /* Of the streaming mode: the accesses of a step (needed for the call alone); how much memory
@@ -57,6 +53,8 @@ typedef struct ttx_residency_settings {
     uint64_t budget, reserved;
     uint32_t rows_at_once;
     ttx_cache_policy policy;
+    ttx_future future; /* of TTX_CACHE_OPTIMUM */
+    ttx_guess_kind guess;
     bool no_guesses;   /* read no expert before a router has chosen it */
     bool threads;      /* blocking reads in threads instead of io_uring */
     struct ttx_io *io; /* of tests: read through this; NULL: io_uring. Borrowed */
@@ -117,9 +115,10 @@ int ttx_residency_acquire_any(ttx_residency *r, const ttx_range *set, int n, boo
 /* These experts of a coming layer are likely to be used: read what is missing when the device has
  * nothing better to do. */
 void ttx_residency_guess(ttx_residency *r, const ttx_range *set, int n);
-/* Whether guesses are of any use now: there are experts that are not in memory, and the guesses so
- * far were worth their bytes. */
-bool ttx_residency_wants_guess(ttx_residency *r);
+/* All experts that a token uses in this layer have been hinted. Returns whether a guess at the next
+ * layer's, by its router, would be of use now: there are experts that are not in memory, and the
+ * guesses so far were worth their bytes. */
+bool ttx_residency_routed(ttx_residency *r);
 
 /* NULL unless the mode is TTX_LOAD_STREAM. */
 const ttx_residency_layout *ttx_residency_get_layout(const ttx_residency *r);

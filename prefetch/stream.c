@@ -114,7 +114,7 @@ static void count_use(stream *s, block *b) {
         s->count.expert_uses++;
         s->count.expert_hits += b->found == TTX_RES_RESIDENT;
         s->count.guesses_used += b->guessed;
-        s->judged_used += b->guessed;
+        if (b->guessed) ttx_guesser_right(&s->guesser);
         s->count.guesses_late += b->guessed && b->found == TTX_RES_LATE;
         b->guessed = false;
     } else if (b->kind != BLOCK_ROW) {
@@ -208,6 +208,8 @@ void stream_hint(stream *s, ttx_range r) {
     if (id == NO_BLOCK) return;
     block_kind kind = s->blocks[id].kind;
     if (kind != BLOCK_EXPERT && kind != BLOCK_ROW) return; /* the plan brings them */
+    if (kind == BLOCK_EXPERT)
+        ttx_guesser_chose(&s->guesser, s->blocks[id].layer, s->blocks[id].expert);
     stream_want(s, id, READ_DEMAND);
     stream_pump(s, false);
 }
@@ -221,22 +223,30 @@ void stream_guess(stream *s, const ttx_range *set, int n) {
     stream_pump(s, false);
 }
 
-/* While there is a ring the device has better things to do. A guess costs a read and a slot. If
- * fewer than one in MIN_USEFUL is used, none are made for a while; then they get another chance,
- * since texts change. */
-bool stream_wants_guess(stream *s) {
-    enum { JUDGED = 128, MIN_USEFUL = 3, PAUSE = 64 };
-    if (s->set.no_guesses || s->has_ring || !s->count.evictions) return false;
-    if (s->judged >= JUDGED) {
-        if (s->judged_used * MIN_USEFUL < s->judged) s->guess_again = s->step + PAUSE;
-        s->judged = s->judged_used = 0;
+static void guess_by_history(stream *s) {
+    uint16_t expert[TTX_GUESS_MOST];
+    uint32_t layer = 0;
+    int n = ttx_guesser_guess(&s->guesser, &layer, expert);
+    for (int i = 0; i < n; i++) {
+        uint32_t id = s->expert_block[layer * s->n_expert + expert[i]];
+        if (id == NO_BLOCK || s->blocks[id].state != BLOCK_ABSENT) continue;
+        stream_want(s, id, READ_GUESS);
     }
-    return s->step >= s->guess_again;
+}
+
+/* While there is a ring the device has better things to do. A guess costs a read and a slot. */
+bool stream_routed(stream *s) {
+    if (s->set.no_guesses || s->has_ring || !s->count.evictions) return false;
+    if (!ttx_guesser_pays(&s->guesser)) return false;
+    if (s->set.guess == TTX_GUESS_ROUTER) return true;
+    guess_by_history(s);
+    stream_pump(s, false);
+    return false;
 }
 
 void stream_layer(stream *s, int layer) {
-    if (layer == 0) s->step++;
-    s->layer = layer;
+    if (layer == 0) ttx_guesser_step(&s->guesser);
+    if (layer >= 0) ttx_policy_layer(&s->policy, (uint32_t)layer);
     stream_pump(s, false);
 }
 
@@ -258,6 +268,10 @@ int stream_open(stream **out, const ttx_source *sources, uint32_t n_sources,
     memcpy(s->sources, sources, n_sources * sizeof *sources);
     if ((rc = stream_layout(s, err))) goto error;
     if ((rc = stream_place(s, err))) goto error;
+    rc = ttx_policy_open(&s->policy, set->policy, s->n_layer, s->n_expert, &set->future, err);
+    if (rc) goto error;
+    rc = ttx_guesser_open(&s->guesser, set->guess, s->n_layer, s->n_expert, err);
+    if (rc) goto error;
     if ((rc = stream_open_io(s, err))) goto error;
     s->set.plan = NULL; /* needed until here */
     stream_pump(s, false);
@@ -282,6 +296,8 @@ void stream_close(stream *s) {
     if (!s) return;
     stream_close_io(s);
     if (s->map) munmap(s->map, s->map_bytes);
+    ttx_policy_close(&s->policy);
+    ttx_guesser_close(&s->guesser);
     for (uint32_t i = 0; i < s->n_classes; i++) free(s->classes[i].owner);
     for (int i = 0; i < READ_CLASSES; i++) free(s->queues[i].v);
     free(s->fifo.v);

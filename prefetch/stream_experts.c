@@ -1,35 +1,22 @@
 /* stream_experts.c -- the cache of experts: slots, and who has to leave them.
  *
- * A policy is a number for each expert in the cache: the smallest goes. Experts that are in use,
- * being read, or chosen by the router of this layer never go. An expert read on a guess may only
- * replace one that the last step did not use.
+ * The policy (policy.h) says which expert is worth least. Experts that are in use, being read, or
+ * chosen by the router of this layer never go. An expert read on a guess may only replace one that
+ * the last step did not use.
  */
 #include "stream_int.h"
 
-#include <math.h>
-
-enum { HALF_LIFE = 32 }; /* steps in which a use loses half of its weight */
-
-static float decayed(const stream *s, const block *b) {
-    return b->score * exp2f(-(float)(s->step - b->used_step) / HALF_LIFE);
-}
-
-static double rank(const stream *s, const block *b) {
-    if (s->set.policy == TTX_CACHE_LFU) return decayed(s, b);
-    return (double)b->used_tick;
-}
-
 static uint32_t victim(const stream *s, const slot_class *c, read_class cls) {
     uint32_t best = NO_BLOCK;
-    double best_rank = 0;
+    double least = 0;
     for (uint32_t i = 0; i < c->n_slots; i++) {
         const block *b = &s->blocks[c->owner[i]];
         if (b->held || b->pending || b->demanded || b->state == BLOCK_LOADING) continue;
-        if (cls == READ_GUESS && b->used_step + 1 >= s->step) continue;
-        double r = rank(s, b);
-        if (best != NO_BLOCK && r >= best_rank) continue;
+        if (cls == READ_GUESS && ttx_policy_is_recent(&s->policy, b->layer, b->expert)) continue;
+        double worth = ttx_policy_worth(&s->policy, b->layer, b->expert);
+        if (best != NO_BLOCK && worth >= least) continue;
         best = i;
-        best_rank = r;
+        least = worth;
     }
     return best;
 }
@@ -58,13 +45,11 @@ bool experts_place(stream *s, uint32_t id, read_class cls) {
     c->owner[slot] = id;
     b->slot = slot;
     b->mem = c->mem + slot * c->bytes;
-    b->used_tick = ++s->tick; /* not the first to go */
+    ttx_policy_load(&s->policy, b->layer, b->expert);
     return true;
 }
 
 void experts_use(stream *s, uint32_t id) {
-    block *b = &s->blocks[id];
-    b->score = decayed(s, b) + 1;
-    b->used_step = s->step;
-    b->used_tick = ++s->tick;
+    const block *b = &s->blocks[id];
+    ttx_policy_use(&s->policy, b->layer, b->expert);
 }

@@ -17,6 +17,8 @@
 #define TTX_STREAM_INT_H
 
 #include "io.h"
+#include "policy.h"
+#include "policy_guess.h"
 #include "residency.h"
 
 enum {
@@ -64,11 +66,9 @@ typedef struct block {
     uint16_t expert;
     ttx_residency_state found; /* of the next lease */
     uint64_t waited_ns;
-    uint64_t used_step; /* of the last use, on the clock of the cache */
-    uint64_t used_tick;
-    float score;      /* decayed number of uses, as of used_step */
-    uint32_t slot;    /* of an expert: its place in the cache */
-    uint64_t in_ring; /* ring: bytes taken, with the gap before it */
+    uint64_t used_tick; /* of a row: of the last use */
+    uint32_t slot;      /* of an expert: its place in the cache */
+    uint64_t in_ring;   /* ring: bytes taken, with the gap before it */
 } block;
 
 typedef struct queue {
@@ -139,13 +139,10 @@ typedef struct stream {
     /* Rows. */
     uint32_t first_row, n_rows;
     uint64_t row_bytes;
-    /* Clocks. */
-    uint64_t step, tick;
-    int layer;
-    /* Guesses read since the last verdict, and how many of them were used; none before this step.
-     */
-    uint32_t judged, judged_used;
-    uint64_t guess_again;
+    /* What is known of uses. */
+    uint64_t tick;
+    ttx_policy policy;
+    ttx_guesser guesser;
     ttx_residency_layout layout;
     ttx_residency_counters count;
     ttx_err err; /* what ends everything */
@@ -211,7 +208,7 @@ int stream_describe(const ttx_residency_settings *set, ttx_residency_layout *lay
 void stream_layer(stream *s, int layer);
 void stream_hint(stream *s, ttx_range range);
 void stream_guess(stream *s, const ttx_range *set, int n);
-bool stream_wants_guess(stream *s);
+bool stream_routed(stream *s);
 int stream_acquire(stream *s, ttx_range range, ttx_lease *lease, ttx_err *err);
 int stream_acquire_any(stream *s, const ttx_range *set, int n, bool *got, ttx_err *err);
 void stream_release(stream *s, ttx_range range);

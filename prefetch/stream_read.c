@@ -137,7 +137,7 @@ static void cut_chunk(stream *s, uint32_t id, flight *f, read_class cls) {
 static bool start_expert(stream *s, uint32_t id, read_class cls) {
     if (!experts_place(s, id, cls)) return false;
     s->count.guesses += cls == READ_GUESS;
-    s->judged += cls == READ_GUESS;
+    if (cls == READ_GUESS) ttx_guesser_read(&s->guesser);
     stream_restart(&s->blocks[id], cls);
     return true;
 }

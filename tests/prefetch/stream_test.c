@@ -110,8 +110,9 @@ static void check_budgets(subject *x) {
     for (int i = 0; i <= 8; i++) {
         set = stream_settings(x, least + (most - least) * (uint64_t)(i * i) / 64);
         check_same(x, &set, "lru");
-        set.policy = TTX_CACHE_LFU;
-        check_same(x, &set, "lfu");
+        set.policy = (ttx_cache_policy)(1 + i % (TTX_CACHE_POLICIES - 1));
+        set.guess = (ttx_guess_kind)(1 + i % (TTX_GUESS_KINDS - 1));
+        check_same(x, &set, "another policy");
         set.threads = true;
         check_same(x, &set, "threads");
     }
