@@ -112,10 +112,11 @@ void rp_cube_add(rp_cube *c, uint32_t row, uint32_t token, uint32_t n, uint64_t 
     }
 }
 
-void rp_cube_token(rp_cube *c, uint32_t token, uint64_t ns) {
+void rp_cube_token(rp_cube *c, uint32_t token, uint64_t ns, uint64_t device_bytes) {
     if (token == TTX_REC_NO_TOKEN) return;
     reach(c, token);
     rp_count *bin = &c->tokens[token >> c->shift];
     bin->n++;
     bin->ns += ns;
+    bin->bytes += device_bytes;
 }

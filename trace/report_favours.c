@@ -13,11 +13,6 @@
 
 enum { TOP = 5 };
 
-typedef struct favoured {
-    uint32_t vocab, n;
-    double part, lift;
-} favoured;
-
 typedef struct layer_words {
     uint64_t n;
     double information; /* bits */
@@ -35,17 +30,18 @@ static int by_layer_word(const void *a, const void *b) {
     return x->expert < y->expert ? -1 : x->expert > y->expert;
 }
 
-static void offer(favoured top[TOP], favoured f) {
-    for (int i = 0; i < TOP; i++) {
-        if (f.part <= top[i].part) continue;
-        memmove(top + i + 1, top + i, (size_t)(TOP - 1 - i) * sizeof *top);
-        top[i] = f;
+/* Keeps the n largest, in order. */
+static void offer(rp_favoured *top, int n, const rp_favoured *f) {
+    for (int i = 0; i < n; i++) {
+        if (f->part <= top[i].part) continue;
+        memmove(top + i + 1, top + i, (size_t)(n - 1 - i) * sizeof *top);
+        top[i] = *f;
         return;
     }
 }
 
 /* Fills the favoured words of each expert and the information of each layer. */
-static bool find_favoured(const rp_routes *s, favoured *top, layer_words *layers) {
+static bool find_favoured(const rp_routes *s, rp_favoured *top, layer_words *layers) {
     word *v = malloc((s->n_favour + 1) * sizeof *v);
     uint64_t *by_expert = calloc((size_t)s->n_layer * s->n_expert, sizeof *by_expert);
     size_t n = 0;
@@ -68,7 +64,8 @@ static bool find_favoured(const rp_routes *s, favoured *top, layer_words *layers
             double part = (double)v[k].n * log2(lift);
             l->information += part / (double)l->n;
             if (v[k].n > 1 && lift > 1)
-                offer(top + e * TOP, (favoured){v[k].vocab, v[k].n, part, lift});
+                offer(top + e * TOP, TOP,
+                      &(rp_favoured){v[k].layer, v[k].expert, v[k].vocab, v[k].n, part, lift});
         }
     }
     bool ok = v && by_expert;
@@ -77,12 +74,12 @@ static bool find_favoured(const rp_routes *s, favoured *top, layer_words *layers
     return ok;
 }
 
-static void put_favoured(const ttx_report *r, rp_json *j, const favoured *top) {
+static void put_favoured(const ttx_report *r, rp_json *j, const rp_favoured *top) {
     rp_begin(j, "favoured_tokens", '[');
     for (uint32_t e = 0; e < r->routes.n_expert; e++) {
         rp_begin(j, NULL, '[');
         for (int i = 0; i < TOP && top[e * TOP + (uint32_t)i].n; i++) {
-            const favoured *f = &top[e * TOP + (uint32_t)i];
+            const rp_favoured *f = &top[e * TOP + (uint32_t)i];
             rp_begin(j, NULL, '{');
             rp_u64(j, "vocab_id", f->vocab);
             rp_text(j, "text", rp_text_of(&r->texts, f->vocab));
@@ -100,7 +97,9 @@ static int more_first(const void *a, const void *b) {
     return x < y ? 1 : x > y ? -1 : 0;
 }
 
-double rp_top_share(const uint64_t *n, uint32_t n_expert, uint32_t k, uint64_t *sorted) {
+/* The share of a layer's activations that its k most used experts have: what guessing them always
+ * would get right. sorted[n_expert] is scratch. */
+static double top_share(const uint64_t *n, uint32_t n_expert, uint32_t k, uint64_t *sorted) {
     uint64_t all = 0, most = 0;
     memcpy(sorted, n, n_expert * sizeof *n);
     qsort(sorted, n_expert, sizeof *sorted, more_first);
@@ -125,7 +124,7 @@ static void put_counts(rp_json *j, const char *name, const uint64_t *v, uint32_t
     rp_end(j, ']');
 }
 
-static void put_layer(const ttx_report *r, rp_json *j, uint32_t l, const favoured *top,
+static void put_layer(const ttx_report *r, rp_json *j, uint32_t l, const rp_favoured *top,
                       const layer_words *words, uint64_t *scratch) {
     const rp_routes *s = &r->routes;
     size_t at = (size_t)l * s->n_expert;
@@ -145,36 +144,93 @@ static void put_layer(const ttx_report *r, rp_json *j, uint32_t l, const favoure
     rp_num(j, "entropy_bits", h);
     rp_num(j, "entropy_share", rp_ratio(h, log2(s->n_expert)));
     rp_num(j, "predicted_by_previous_token", rp_ratio((double)s->again[l], (double)s->again_of[l]));
-    rp_num(j, "predicted_by_frequency", rp_top_share(s->decode + at, s->n_expert, k, scratch));
+    rp_num(j, "predicted_by_frequency", top_share(s->decode + at, s->n_expert, k, scratch));
     rp_num(j, "word_information_bits", words[l].information);
     rp_num(j, "specialisation", rp_ratio(words[l].information, h));
     put_favoured(r, j, top + at * TOP);
     rp_end(j, '}');
 }
 
+/* What find_favoured found, and room to sort counts of a layer. */
+typedef struct route_tables {
+    rp_favoured *top;   /* [n_layer][n_expert][TOP] */
+    layer_words *words; /* [n_layer] */
+    uint64_t *scratch;  /* [n_expert] */
+} route_tables;
+
+static void free_tables(route_tables *t) {
+    free(t->top);
+    free(t->words);
+    free(t->scratch);
+}
+
+/* False without memory; free_tables in any case. */
+static bool make_tables(const rp_routes *s, route_tables *t) {
+    t->top = calloc((size_t)s->n_layer * s->n_expert * TOP, sizeof *t->top);
+    t->words = calloc(s->n_layer, sizeof *t->words);
+    t->scratch = malloc(s->n_expert * sizeof *t->scratch);
+    return t->top && t->words && t->scratch && find_favoured(s, t->top, t->words);
+}
+
+static void sum_layers(const ttx_report *r, const route_tables *t, rp_route_sum *sum) {
+    const rp_routes *s = &r->routes;
+    double again = 0, of = 0, guessed = 0, decoded = 0, most = 0, layers = 0;
+    *sum = (rp_route_sum){0};
+    for (uint32_t l = 0; l < r->n_layer; l++) {
+        const uint64_t *v = s->n + (size_t)l * s->n_expert;
+        if (!s->routed[2 * l] && !s->routed[2 * l + 1]) continue;
+        double h = entropy(v, s->n_expert);
+        layers++;
+        again += (double)s->again[l];
+        of += (double)s->again_of[l];
+        most += top_share(v, s->n_expert, 1, t->scratch);
+        sum->entropy += rp_ratio(h, log2(s->n_expert));
+        sum->specialisation += rp_ratio(t->words[l].information, h);
+        if (!s->routed[2 * l + 1]) continue;
+        decoded++;
+        guessed += top_share(s->decode + (size_t)l * s->n_expert, s->n_expert,
+                             r->meta.model.n_expert_used, t->scratch);
+    }
+    for (size_t i = 0; i < (size_t)s->n_layer * s->n_expert * TOP; i++)
+        if (t->top[i].n) offer(sum->strongest, RP_STRONGEST, &t->top[i]);
+    sum->by_previous = rp_ratio(again, of);
+    sum->by_frequency = rp_ratio(guessed, decoded);
+    sum->by_chance = rp_ratio(r->meta.model.n_expert_used, s->n_expert);
+    sum->most_used = rp_ratio(most, layers);
+    sum->entropy = rp_ratio(sum->entropy, layers);
+    sum->specialisation = rp_ratio(sum->specialisation, layers);
+}
+
+bool rp_routes_sum(const ttx_report *r, rp_route_sum *sum) {
+    route_tables t;
+    *sum = (rp_route_sum){0};
+    if (!r->routes.n_expert) return true;
+    bool ok = make_tables(&r->routes, &t);
+    if (ok) sum_layers(r, &t, sum);
+    free_tables(&t);
+    return ok;
+}
+
 void rp_routes_json(const ttx_report *r, rp_json *j) {
     const rp_routes *s = &r->routes;
+    route_tables t;
+    rp_route_sum sum;
     if (!s->n_expert) return;
-    size_t n = (size_t)s->n_layer * s->n_expert;
-    favoured *top = calloc(n * TOP, sizeof *top);
-    layer_words *words = calloc(s->n_layer, sizeof *words);
-    uint64_t *scratch = malloc(s->n_expert * sizeof *scratch);
-    uint64_t again = 0, of = 0;
     rp_begin(j, "routes", '{');
-    if (top && words && scratch && find_favoured(s, top, words)) {
+    if (make_tables(s, &t)) {
         rp_begin(j, "layers", '[');
-        for (uint32_t l = 0; l < r->n_layer; l++) {
-            if (!s->routed[2 * l] && !s->routed[2 * l + 1]) continue;
-            put_layer(r, j, l, top, words, scratch);
-            again += s->again[l];
-            of += s->again_of[l];
-        }
+        for (uint32_t l = 0; l < r->n_layer; l++)
+            if (s->routed[2 * l] || s->routed[2 * l + 1])
+                put_layer(r, j, l, t.top, t.words, t.scratch);
         rp_end(j, ']');
+        sum_layers(r, &t, &sum);
+        rp_num(j, "predicted_by_previous_token", sum.by_previous);
+        rp_num(j, "predicted_by_frequency", sum.by_frequency);
+        rp_num(j, "most_used_share", sum.most_used);
+        rp_num(j, "entropy_share", sum.entropy);
+        rp_num(j, "specialisation", sum.specialisation);
     }
-    rp_num(j, "predicted_by_previous_token", rp_ratio((double)again, (double)of));
     rp_u64(j, "without_word", s->dropped);
     rp_end(j, '}');
-    free(top);
-    free(words);
-    free(scratch);
+    free_tables(&t);
 }

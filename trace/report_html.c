@@ -48,6 +48,7 @@ static uint64_t sum_cells(const rp_count *v, size_t stride, uint64_t first, uint
 static void put_cube(const ttx_report *r, rp_json *j) {
     static const char *const fields[] = {"row_tensor", "row_layer", "row_op", "row_phase"};
     static const char *const cells[] = {"cell_n", "cell_bytes", "cell_ns"};
+    static const char *const tokens[] = {"token_n", "token_bytes", "token_ns"};
     const rp_cube *c = &r->cube;
     rp_pack p;
     uint32_t shift = c->shift;
@@ -73,10 +74,10 @@ static void put_cube(const ttx_report *r, rp_json *j) {
                 rp_pack_put(&p, sum_cells(c->cells + i, c->cap, b * step, step, c->n_bin, k));
         rp_pack_end(&p);
     }
-    for (int k = 0; k < 2; k++) {
-        begin_pack(j, k ? "token_ns" : "token_n", &p);
+    for (int k = 0; k < 3; k++) {
+        begin_pack(j, tokens[k], &p);
         for (uint64_t b = 0; b < n_bin; b++)
-            rp_pack_put(&p, sum_cells(c->tokens, 1, b * step, step, c->n_bin, k ? 2 : 0));
+            rp_pack_put(&p, sum_cells(c->tokens, 1, b * step, step, c->n_bin, k));
         rp_pack_end(&p);
     }
 }

@@ -61,8 +61,9 @@ typedef struct rp_cube {
     uint32_t n_row, cap;
     rp_count *cells; /* [n_bin][cap] */
     uint32_t n_bin, shift;
-    uint64_t n_token;             /* highest position + 1 */
-    rp_count tokens[RP_MAX_BINS]; /* n: evaluated tokens; ns: their share of their batch */
+    uint64_t n_token; /* highest position + 1 */
+    /* n: evaluated tokens; ns: their share of their batch; bytes: what devices read for it */
+    rp_count tokens[RP_MAX_BINS];
 } rp_cube;
 
 /* A tensor of the file, or one expert of it. */
@@ -74,8 +75,9 @@ typedef struct rp_object {
     uint64_t accesses, bytes, in_prompt; /* in_prompt: of the accesses */
     uint64_t residency[TTX_RES_COUNT];
     uint64_t reads, read_bytes, read_ns, minor, major;
-    uint32_t slot; /* of its last use + 1, see report_reuse.c */
-    uint32_t next; /* what followed it last, + 1 */
+    uint64_t device_reads, device_bytes; /* of block devices */
+    uint32_t slot;                       /* of its last use + 1, see report_reuse.c */
+    uint32_t next;                       /* what followed it last, + 1 */
 } rp_object;
 
 /* The heads of a launch on one tensor put together: a range of the model file. */
@@ -186,6 +188,9 @@ typedef struct rp_io {
     uint32_t granule; /* log2 of bytes a bit */
     size_t n_word;
     uint64_t *touched, *read; /* bits of the file */
+    uint64_t *device;         /* the same of block devices; NULL: nothing was imported */
+    rp_count devices;         /* their reads */
+    uint64_t device_unplaced; /* bytes of them outside of tensors */
 } rp_io;
 
 /* The operands of the current launch: they share its time. */
@@ -240,7 +245,7 @@ struct ttx_report {
     rp_window decode, prompt;
     uint64_t kinds[256];
     uint64_t records, launches, accesses, bytes, file_bytes_read, out_of_range, lost;
-    rp_count phases[2]; /* n: tokens, ns: of their batches */
+    rp_count phases[2]; /* n: tokens, ns: of their batches, bytes: that devices read meanwhile */
     uint64_t last_batch;
     uint32_t last_key_row;
     uint64_t last_key;
@@ -258,7 +263,7 @@ uint32_t rp_cube_row(ttx_report *r, uint32_t tensor, uint16_t layer, uint8_t op,
 /* n tokens from `token` on share bytes and time; `times` records each. */
 void rp_cube_add(rp_cube *c, uint32_t row, uint32_t token, uint32_t n, uint64_t times,
                  uint64_t bytes, uint64_t ns);
-void rp_cube_token(rp_cube *c, uint32_t token, uint64_t ns);
+void rp_cube_token(rp_cube *c, uint32_t token, uint64_t ns, uint64_t device_bytes);
 
 int rp_map_init(rp_map *m, uint64_t bytes, ttx_err *err);
 void rp_map_free(rp_map *m);
@@ -291,6 +296,8 @@ int rp_io_init(ttx_report *r, ttx_err *err);
 void rp_io_read(ttx_report *r, const ttx_record *rec);
 void rp_io_fault(ttx_report *r, const ttx_record *rec);
 void rp_io_touch(ttx_report *r, const rp_access *a);
+/* A read of a block device; ns UINT64_MAX: outside of the time of the run. */
+void rp_io_device(ttx_report *r, uint64_t ns, uint64_t at, uint64_t size);
 /* Bytes of bits that are set in [at, at + size). */
 uint64_t rp_io_distinct(const rp_io *io, const uint64_t *bits, uint64_t at, uint64_t size);
 /* Latency in ns below which a share of reads lies. */
@@ -311,6 +318,7 @@ typedef struct rp_tensor_sum {
     uint32_t tensor;
     uint64_t records, accesses, bytes, written, ns, stall_ns, distinct;
     uint64_t reads, read_bytes, read_distinct, minor, major;
+    uint64_t device_reads, device_bytes, device_distinct;
     uint64_t residency[TTX_RES_COUNT];
     int8_t heat; /* 1 hot, -1 cold, 0 neither */
     uint32_t rank;
@@ -326,6 +334,10 @@ uint32_t *rp_pin_order(const ttx_report *r, uint32_t *n);
  * the bytes pinned; pinned[n] (may be NULL) tells which, *saved the bytes that need no read. */
 uint64_t rp_pin(const ttx_report *r, const uint32_t *order, uint32_t n, uint64_t bytes,
                 bool *pinned, uint64_t *saved);
+
+/* Takes in tensor_stats.csv and block_reads.csv, when the records are read. Errors: TTX_E_RUNTIME:
+ * a line that is none. */
+int rp_side_load(ttx_report *r, ttx_err *err);
 
 /* Reads tokens.csv, if there is one. Errors: memory. */
 int rp_texts_load(ttx_report *r, ttx_err *err);
@@ -362,8 +374,29 @@ int rp_cache_knee(const rp_cache_point v[RP_CACHE_POINTS], bool pinned);
 /* Parts of the statistics that the page leaves to its packed tables. */
 void rp_statistics(const ttx_report *r, FILE *out, bool brief);
 void rp_routes_json(const ttx_report *r, rp_json *j);
-/* The share of a layer's activations n[n_expert] that its k most used experts have: what guessing
- * them always would get right. sorted[n_expert] is scratch. */
-double rp_top_share(const uint64_t *n, uint32_t n_expert, uint32_t k, uint64_t *sorted);
+void rp_put_io(const ttx_report *r, rp_json *j);
+void rp_put_experts(const ttx_report *r, rp_json *j);
+/* What objects, not rows, know about a layer; n_layer: outside of all. */
+void rp_put_layer_io(const ttx_report *r, rp_json *j, uint32_t layer);
+/* Which expert an object is, by its slice or by its tensor; TTX_REC_NO_EXPERT. */
+uint16_t rp_expert_of(const ttx_report *r, const rp_object *o);
+
+/* A word that an expert's tokens are more often than those of its layer's others. */
+typedef struct rp_favoured {
+    uint16_t layer, expert;
+    uint32_t vocab, n;
+    double part, lift; /* bits times n; times as often as by chance */
+} rp_favoured;
+
+/* Of all layers together, as shares. */
+enum { RP_STRONGEST = 5 };
+typedef struct rp_route_sum {
+    double by_previous, by_frequency, by_chance; /* of the experts of decode tokens */
+    double most_used; /* a layer's most used expert, of its activations */
+    double entropy, specialisation;
+    rp_favoured strongest[RP_STRONGEST]; /* the largest part first; n is 0 behind the last */
+} rp_route_sum;
+/* False without memory. All 0 without experts. */
+bool rp_routes_sum(const ttx_report *r, rp_route_sum *sum);
 
 #endif

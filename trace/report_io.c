@@ -68,11 +68,10 @@ double rp_io_latency(const rp_io *io, double share) {
 }
 
 /* The object that a read or fault is about, by what the record says or by its place. */
-static rp_object *object_at(ttx_report *r, const ttx_record *rec, bool placed, uint64_t at) {
-    uint32_t tensor = rec->tensor_idx;
+static rp_object *object_at(ttx_report *r, uint32_t tensor, uint16_t expert, bool placed,
+                            uint64_t at) {
     if (tensor >= r->meta.n_file_tensor && placed) tensor = rp_tensor_at(r, at);
     if (tensor >= r->meta.n_file_tensor) return NULL;
-    uint16_t expert = rec->expert_id;
     const ttx_trace_tensor *t = &r->meta.tensors[tensor];
     uint64_t begin;
     if (expert == TTX_REC_NO_EXPERT && t->expert_bytes && placed &&
@@ -96,7 +95,7 @@ void rp_io_read(ttx_report *r, const ttx_record *rec) {
         r->out_of_range++;
     }
     io->latency[latency_bucket(rec->duration_ns)]++;
-    rp_object *o = object_at(r, rec, placed, at);
+    rp_object *o = object_at(r, rec->tensor_idx, rec->expert_id, placed, at);
     if (o) {
         o->reads++;
         o->read_bytes += rec->size_bytes;
@@ -116,7 +115,7 @@ void rp_io_fault(ttx_report *r, const ttx_record *rec) {
     bool major = rec->operation_type == TTX_FAULT_MAJOR;
     r->io.minor += !major;
     r->io.major += major;
-    rp_object *o = object_at(r, rec, placed, at);
+    rp_object *o = object_at(r, rec->tensor_idx, rec->expert_id, placed, at);
     if (o) {
         o->minor += !major;
         o->major += major;
@@ -124,4 +123,21 @@ void rp_io_fault(ttx_report *r, const ttx_record *rec) {
         r->io.faults_unplaced++;
     }
     if (placed) rp_map_fault(&r->map, rec->timestamp_ns, at, major);
+}
+
+/* Where ttx asked for nothing itself, what devices read is what the map shows. */
+void rp_io_device(ttx_report *r, uint64_t ns, uint64_t at, uint64_t size) {
+    rp_io *io = &r->io;
+    if (!io->device) io->device = calloc(io->n_word, sizeof *io->device);
+    io->devices.n++;
+    io->devices.bytes += size;
+    rp_object *o = object_at(r, TTX_REC_NO_TENSOR, TTX_REC_NO_EXPERT, true, at);
+    if (o) {
+        o->device_reads++;
+        o->device_bytes += size;
+    } else {
+        io->device_unplaced += size;
+    }
+    if (io->device) mark(io, io->device, at, size);
+    if (ns <= r->map.last_ns && !r->kinds[TTX_REC_IO]) rp_map_read(&r->map, ns, at, size);
 }

@@ -213,12 +213,9 @@ int ttx_report_open(ttx_report **out, const char *dir, const ttx_report_settings
     if (!r) return ttx_fail_nomem(err, "report", sizeof *r);
     r->set = *set;
     int rc = ttx_trace_meta_load(&r->meta, dir, err);
-    if (!rc && r->meta.level == TTX_LEVEL_STATS)
-        rc = ttx_fail(err, TTX_E_RUNTIME,
-                      "%s: expected a trace with records, found one of --trace-level stats",
-                      r->meta.dir);
     if (!rc) rc = make_tables(r, err);
     if (!rc) rc = read_records(r, err);
+    if (!rc) rc = rp_side_load(r, err);
     if (!rc) rc = rp_texts_load(r, err);
     if (rc) {
         ttx_report_free(r);
@@ -251,6 +248,7 @@ void ttx_report_free(ttx_report *r) {
     rp_texts_free(&r->texts);
     free(r->io.touched);
     free(r->io.read);
+    free(r->io.device);
     ttx_trace_meta_free(&r->meta);
     free(r);
 }

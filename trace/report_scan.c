@@ -233,7 +233,8 @@ static void scan_token(ttx_report *r, const ttx_record *rec) {
     p->n++;
     if (rec->batch != r->last_batch) p->ns += ns;
     r->last_batch = rec->batch;
-    rp_cube_token(&r->cube, rec->token_id, ns / n);
+    p->bytes += bounded(rec->size_bytes);
+    rp_cube_token(&r->cube, rec->token_id, ns / n, bounded(rec->size_bytes));
     rp_map_time(&r->map, rec->end_ns)->tokens++;
     rp_routes_token(r, rec);
 }

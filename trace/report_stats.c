@@ -62,7 +62,8 @@ static void put_by_op(const ttx_report *r, rp_json *j) {
     for (uint32_t i = 0; i < r->cube.n_row; i++)
         add_row(&sums[r->cube.rows[i].op][r->cube.rows[i].phase], &r->cube.rows[i]);
     rp_begin(j, "operations", '[');
-    for (int op = 0; op < RP_OPS; op++)
+    bool known = r->meta.level != TTX_LEVEL_STATS;
+    for (int op = 0; op < RP_OPS && known; op++)
         for (uint32_t phase = 0; phase < 2; phase++) {
             if (!sums[op][phase].records) continue;
             rp_begin(j, NULL, '{');
@@ -72,33 +73,6 @@ static void put_by_op(const ttx_report *r, rp_json *j) {
             rp_end(j, '}');
         }
     rp_end(j, ']');
-}
-
-/* What objects, not rows, know about a layer. */
-static void put_layer_io(const ttx_report *r, rp_json *j, uint32_t layer) {
-    uint64_t reads = 0, bytes = 0, ns = 0, minor = 0, major = 0, distinct = 0;
-    for (uint32_t i = 0; i < r->n_object; i++) {
-        const rp_object *o = &r->objects[i];
-        uint32_t at = r->meta.tensors[o->tensor].layer;
-        if ((at < r->n_layer ? at : r->n_layer) != layer) continue;
-        reads += o->reads;
-        bytes += o->read_bytes;
-        ns += o->read_ns;
-        minor += o->minor;
-        major += o->major;
-    }
-    for (uint32_t i = 0; bytes && i < r->meta.n_file_tensor; i++) {
-        const ttx_trace_tensor *t = &r->meta.tensors[i];
-        if ((t->layer < r->n_layer ? t->layer : r->n_layer) == layer)
-            distinct +=
-                rp_io_distinct(&r->io, r->io.read, r->shard_at[t->shard] + t->offset, t->size);
-    }
-    rp_u64(j, "reads", reads);
-    rp_u64(j, "read_bytes", bytes);
-    rp_u64(j, "read_ns", ns);
-    rp_num(j, "reread_factor", rp_ratio((double)bytes, (double)distinct));
-    rp_u64(j, "minor_faults", minor);
-    rp_u64(j, "major_faults", major);
 }
 
 static void put_by_layer(const ttx_report *r, rp_json *j) {
@@ -118,7 +92,7 @@ static void put_by_layer(const ttx_report *r, rp_json *j) {
         rp_u64(j, "weight_bytes", weights[l].bytes);
         rp_u64(j, "gap_ns", r->layer_gap[l]);
         rp_u64(j, "waited_ns", r->layer_stall[l]);
-        put_layer_io(r, j, l);
+        rp_put_layer_io(r, j, l);
         rp_end(j, '}');
     }
     rp_end(j, ']');
@@ -224,10 +198,14 @@ static void put_tensor(const ttx_report *r, rp_json *j, const rp_tensor_sum *s) 
     for (int k = 1; k < TTX_RES_COUNT; k++)
         if (s->residency[k]) rp_u64(j, ttx_residency_name((uint32_t)k), s->residency[k]);
     if (s->stall_ns) rp_u64(j, "stall_ns", s->stall_ns);
-    if (s->reads) {
+    if (s->reads || s->device_reads) {
         rp_u64(j, "reads", s->reads);
         rp_u64(j, "read_bytes", s->read_bytes);
         rp_num(j, "reread_factor", rp_ratio((double)s->read_bytes, (double)s->read_distinct));
+        rp_u64(j, "device_reads", s->device_reads);
+        rp_u64(j, "device_bytes", s->device_bytes);
+        rp_num(j, "device_reread_factor",
+               rp_ratio((double)s->device_bytes, (double)s->device_distinct));
     }
     if (s->minor) rp_u64(j, "minor_faults", s->minor);
     if (s->major) rp_u64(j, "major_faults", s->major);
@@ -250,111 +228,6 @@ static void put_tensors(const ttx_report *r, rp_json *j, bool brief) {
             (r->set.hot_by == TTX_HOT_BY_ACCESS || v[order[hot - 1]].bytes == v[order[hot]].bytes));
     free(v);
     free(order);
-}
-
-/* ---- experts ---- */
-
-enum { EXP_ACCESSES, EXP_BYTES, EXP_READS, EXP_READ_BYTES, EXP_FAULTS, EXP_MISSED, EXP_WHAT };
-
-static uint64_t object_value(const rp_object *o, int what) {
-    switch (what) {
-    case EXP_ACCESSES: return o->accesses;
-    case EXP_BYTES: return o->bytes;
-    case EXP_READS: return o->reads;
-    case EXP_READ_BYTES: return o->read_bytes;
-    case EXP_FAULTS: return o->minor + o->major;
-    default: return o->residency[TTX_RES_LATE] + o->residency[TTX_RES_MISSED];
-    }
-}
-
-/* Which expert an object is, by its slice or by its tensor; TTX_REC_NO_EXPERT. */
-static uint16_t expert_of(const ttx_report *r, const rp_object *o) {
-    return o->expert != TTX_REC_NO_EXPERT ? o->expert : r->meta.tensors[o->tensor].expert;
-}
-
-static void put_experts(const ttx_report *r, rp_json *j) {
-    static const char *const names[EXP_WHAT] = {"accesses",   "bytes",  "reads",
-                                                "read_bytes", "faults", "late_or_missed"};
-    uint32_t n_expert = r->routes.n_expert;
-    if (!n_expert) return;
-    size_t n = (size_t)(r->n_layer + 1) * n_expert;
-    uint64_t *sums = calloc(n * EXP_WHAT, sizeof *sums);
-    for (uint32_t i = 0; sums && i < r->n_object; i++) {
-        const rp_object *o = &r->objects[i];
-        uint32_t layer = r->meta.tensors[o->tensor].layer, e = expert_of(r, o);
-        if (e >= n_expert || layer >= r->n_layer) continue;
-        for (int k = 0; k < EXP_WHAT; k++)
-            sums[n * (size_t)k + (size_t)layer * n_expert + e] += object_value(o, k);
-    }
-    rp_begin(j, "experts", '[');
-    for (uint32_t l = 0; sums && l < r->n_layer; l++) {
-        if (!r->routes.routed[2 * l] && !r->routes.routed[2 * l + 1]) continue;
-        rp_begin(j, NULL, '{');
-        rp_u64(j, "layer_id", l);
-        for (int k = 0; k < EXP_WHAT; k++) {
-            const uint64_t *v = sums + n * (size_t)k + (size_t)l * n_expert;
-            rp_begin(j, names[k], '[');
-            for (uint32_t e = 0; e < n_expert; e++) rp_u64(j, NULL, v[e]);
-            rp_end(j, ']');
-        }
-        rp_end(j, '}');
-    }
-    rp_end(j, ']');
-    free(sums);
-}
-
-/* ---- reads, faults ---- */
-
-static void put_residency(const ttx_report *r, rp_json *j) {
-    rp_row sum = {0};
-    for (uint32_t i = 0; i < r->cube.n_row; i++)
-        if (r->cube.rows[i].tensor < r->meta.n_file_tensor) add_row(&sum, &r->cube.rows[i]);
-    rp_begin(j, "residency", '{');
-    for (uint32_t k = 0; k < TTX_RES_COUNT; k++) {
-        rp_begin(j, k ? ttx_residency_name(k) : "unknown", '{');
-        rp_u64(j, "accesses", sum.residency[k].n);
-        rp_u64(j, "bytes", sum.residency[k].bytes);
-        rp_end(j, '}');
-    }
-    rp_end(j, '}');
-}
-
-static void put_io(const ttx_report *r, rp_json *j) {
-    const rp_io *io = &r->io;
-    uint64_t n = 0, bytes = 0;
-    rp_begin(j, "io", '{');
-    rp_begin(j, "causes", '[');
-    for (uint32_t k = 0; k < TTX_IO_CAUSE_COUNT; k++) {
-        n += io->cause[k].n;
-        bytes += io->cause[k].bytes;
-        rp_begin(j, NULL, '{');
-        rp_text(j, "cause", ttx_rec_op_name(TTX_REC_IO, k));
-        rp_u64(j, "reads", io->cause[k].n);
-        rp_u64(j, "bytes", io->cause[k].bytes);
-        rp_u64(j, "ns", io->cause[k].ns);
-        rp_end(j, '}');
-    }
-    rp_end(j, ']');
-    uint64_t distinct = rp_io_distinct(io, io->read, 0, r->file_bytes);
-    rp_u64(j, "reads", n);
-    rp_u64(j, "bytes", bytes);
-    rp_u64(j, "distinct_bytes", distinct);
-    rp_num(j, "reread_factor", rp_ratio((double)bytes, (double)distinct));
-    rp_u64(j, "granule", 1ull << io->granule);
-    rp_u64(j, "outside_tensors", io->unplaced);
-    rp_u64(j, "outside_tensors_bytes", io->unplaced_bytes);
-    rp_num(j, "latency_p50_ns", rp_io_latency(io, 0.5));
-    rp_num(j, "latency_p90_ns", rp_io_latency(io, 0.9));
-    rp_num(j, "latency_p99_ns", rp_io_latency(io, 0.99));
-    rp_begin(j, "latency", '[');
-    for (int i = 0; i < RP_LATENCIES; i++) rp_u64(j, NULL, io->latency[i]);
-    rp_end(j, ']');
-    rp_end(j, '}');
-    rp_begin(j, "faults", '{');
-    rp_u64(j, "minor", io->minor);
-    rp_u64(j, "major", io->major);
-    rp_u64(j, "outside_tensors", io->faults_unplaced);
-    rp_end(j, '}');
 }
 
 /* ---- order ---- */
@@ -474,6 +347,7 @@ static void put_totals(const ttx_report *r, rp_json *j) {
         rp_begin(j, p ? "decode" : "prompt", '{');
         rp_u64(j, "tokens", r->phases[p].n);
         rp_u64(j, "ns", r->phases[p].ns);
+        rp_u64(j, "device_bytes", r->phases[p].bytes);
         rp_num(j, "tokens_per_second",
                rp_ratio((double)r->phases[p].n * 1e9, (double)r->phases[p].ns));
         rp_end(j, '}');
@@ -492,11 +366,10 @@ void rp_statistics(const ttx_report *r, FILE *out, bool brief) {
     put_by_layer(r, &j);
     put_by_qkv(r, &j);
     put_heads(r, &j);
-    put_residency(r, &j);
-    put_io(r, &j);
+    rp_put_io(r, &j);
     put_order(r, &j);
     put_reuse(r, &j);
-    put_experts(r, &j);
+    rp_put_experts(r, &j);
     rp_routes_json(r, &j);
     put_tensors(r, &j, brief);
     rp_end(&j, '}');

@@ -31,6 +31,8 @@ static void sum_objects(const ttx_report *r, rp_tensor_sum *v) {
         rp_tensor_sum *s = &v[o->tensor];
         s->reads += o->reads;
         s->read_bytes += o->read_bytes;
+        s->device_reads += o->device_reads;
+        s->device_bytes += o->device_bytes;
         s->minor += o->minor;
         s->major += o->major;
         for (int k = 0; k < TTX_RES_COUNT; k++) s->residency[k] += o->residency[k];
@@ -40,6 +42,7 @@ static void sum_objects(const ttx_report *r, rp_tensor_sum *v) {
         uint64_t at = r->shard_at[t->shard] + t->offset;
         v[i].distinct = rp_io_distinct(&r->io, r->io.touched, at, t->size);
         v[i].read_distinct = rp_io_distinct(&r->io, r->io.read, at, t->size);
+        if (r->io.device) v[i].device_distinct = rp_io_distinct(&r->io, r->io.device, at, t->size);
     }
 }
 

@@ -59,8 +59,8 @@ def all_drawn(page, name, missing):
             check(f"{name}: {chart['id']}: a line", max(page.run(f"({COLOURS})('{chart['id']}')"), default=0) > 1)
 
 
-LINES = {"token-time", "token-cache", "rates", "events", "reuse", "cache"}
-TABLES = {"hot", "favours"}
+LINES = {"token-time", "token-cache", "token-disk", "rates", "events", "reuse", "cache"}
+SUMS = {"token-time", "hot", "components", "layers", "qkv"}  # what level stats has something of
 
 
 def hover(page):
@@ -154,6 +154,20 @@ def theme(page):
     check("theme", page.run(colour) != before)
 
 
+def make_stats(folder):
+    """A trace of level stats: tokens, and sums of tensors."""
+    run = rt.Run(rt.Model(layers=3))
+    run.eval(0, [1, 2, 3], 0)
+    run.eval(3, [4], 1)
+    run.records = [r for r in run.records if r[56] == rt.TOKEN]
+    run.write(folder)
+    meta = json.loads((folder / "trace_metadata.json").read_text())
+    meta["trace_config"]["level"] = "stats"
+    (folder / "trace_metadata.json").write_text(json.dumps(meta))
+    lines = [f"{i},{t['name']},4,{4 * t['size']}" for i, t in enumerate(run.m.tensors)]
+    (folder / "tensor_stats.csv").write_text("idx,name,accesses,bytes\n" + "\n".join(lines) + "\n,,9,999\n")
+
+
 def main():
     if not browser.find():
         print("chromium is not installed")
@@ -166,12 +180,15 @@ def main():
         (home / "none").mkdir()
         (home / "none/tensor_access.bin").write_bytes(rt.records_file([]))
         (home / "none/trace_metadata.json").write_text(json.dumps(rt.Model().metadata()))
-        silent = {"dense": {"events", "disk", "experts", "specialisation", "favours"}, "experts": set()}
-        for name in ("experts", "dense", "none"):
-            subprocess.run([ttx, "report", home / name], check=True, stdout=subprocess.DEVNULL)
+        make_stats(home / "stats")
+        silent = {"dense": {"events", "disk", "token-disk", "reads", "experts", "specialisation", "favours"}, "experts": set()}
+        for name in ("experts", "dense", "stats", "none"):
+            subprocess.run([ttx, "report", home / name], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             page = browser.Page()
             path = home / name / "analysis/report.html"
             page.open(path)
+            if name == "stats":
+                silent[name] = {c["id"] for c in charts_of(page)} - SUMS
             if name != "none":
                 all_drawn(page, name, silent[name])
             if name == "experts":

@@ -292,6 +292,79 @@ def check_tokens(name, s, rows):
         batches = {v["offset"]: v["ptr"] - v["time"] for v in of}
         check(f"{name} {label}", (s["totals"][label]["tokens"], s["totals"][label]["ns"]),
               (len(of), sum(batches.values())))
+        check(f"{name} {label} device bytes", s["totals"][label]["device_bytes"], sum(v["size"] for v in of))
+
+
+# ---- what stands beside the records ----
+
+def statistics(ttx, folder, warning=""):
+    r = subprocess.run([ttx, "report", folder], capture_output=True, text=True)
+    check(f"{folder.name} report", (r.returncode, warning in r.stderr if warning else r.stderr), (0, True if warning else ""))
+    return json.loads((folder / "analysis/statistics.json").read_text())
+
+
+def check_devices(ttx, home):
+    """block_reads.csv against sums made here, by what lies at a place."""
+    run = rt.make(home / "devices", layers=3, experts=4, shards=2, decode=6)
+    rnd, base, total, lines = run.random, [0, run.m.sizes[0]], sum(run.m.sizes), []
+    by_tensor, by_layer, by_expert, pages = Counter(), Counter(), Counter(), {}
+    distinct, outside = set(), 0
+    for i in range(400):
+        shard = rnd.randrange(2)
+        at = rnd.randrange(run.m.sizes[shard])
+        size = min(rnd.choice([512, 4096, 16384]), run.m.sizes[shard] - at)
+        lines.append(f"{rnd.choice([-5, i * 1000])},{shard},{at},{size},x,,")
+        page = set(range((base[shard] + at) // 4096, (base[shard] + at + size - 1) // 4096 + 1))
+        distinct |= page
+        held = [j for j, t in enumerate(run.m.tensors) if t.get("shard") == shard and 0 <= at - t["offset"] < t["size"]]
+        if not held:
+            outside += size
+            continue
+        t = run.m.tensors[held[0]]
+        by_tensor[held[0]] += size
+        by_layer[t.get("layer")] += size
+        if "n_expert" in t:
+            by_expert[t["layer"], (at - t["offset"]) // t["expert_bytes"]] += size
+    (home / "devices/block_reads.csv").write_text("time_ns,shard,file_offset,size_bytes,tensor_name,layer_id,expert_id\n" +
+                                                  "\n".join(lines) + "\n")
+    s = statistics(ttx, home / "devices")
+    size = sum(int(line.split(",")[3]) for line in lines)
+    device = s["io"]["device"]
+    check("device bytes", (device["reads"], device["bytes"], device["distinct_bytes"], device["outside_tensors_bytes"]),
+          (400, size, len(distinct) * 4096, outside))
+    check("device re-reads", device["reread_factor"], size / (len(distinct) * 4096))
+    for i, row in enumerate(s["tensors"]):
+        check(f"device bytes of tensor {i}", row.get("device_bytes", 0), by_tensor[i])
+    for row in s["layers"]:
+        check(f"device bytes of layer {row['layer_id']}", row["device_bytes"], by_layer[row["layer_id"]])
+    for row in s["experts"]:
+        check(f"device bytes of experts", row["device_bytes"], [by_expert[row["layer_id"], e] for e in range(4)])
+    check("reads of ttx", s["io"]["reads"], 0)
+    (home / "devices/block_reads.csv").write_text("x\n1,2,nonsense\n")
+    expect(ttx, [home / "devices"], 1, "line 2: expected the columns of block_reads.csv")
+
+
+def check_stats_level(ttx, model, home):
+    """The same run at levels stats and head: the same sums."""
+    for level in ("stats", "head"):
+        subprocess.run([ttx, "run", "-m", model, "-p", "hello there", "-n", "9", "--ignore-eos", "--trace", home / level,
+                        "--trace-level", level], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    few, all_ = statistics(ttx, home / "stats", "level stats"), statistics(ttx, home / "head")
+    for key in ("bytes", "weight_bytes", "cache_bytes", "activation_bytes"):
+        check(f"stats {key}", few["totals"][key], all_["totals"][key])
+    for a, b in zip(few["tensors"], all_["tensors"]):
+        check(f"stats {a['tensor_name']}", [a.get(k) for k in ("bytes", "category", "rank")],
+              [b.get(k) for k in ("bytes", "category", "rank")])
+    for a, b in zip(few["layers"], all_["layers"]):
+        check(f"stats layer {a['layer_id']}", a["weight_bytes"], b["weight_bytes"])
+    check("stats tokens", few["totals"]["decode"]["tokens"], all_["totals"]["decode"]["tokens"])
+    check("stats operations", few["operations"], [])
+    sums = home / "stats/tensor_stats.csv"
+    good = sums.read_text()
+    sums.write_text(good.replace("\n1,", "\n1000000,", 1))
+    expect(ttx, [home / "stats"], 1, "line 3: expected the columns of tensor_stats.csv")
+    sums.unlink()
+    expect(ttx, [home / "stats"], 0, "tensor_stats.csv is missing")
 
 
 # ---- errors ----
@@ -325,8 +398,7 @@ def check_errors(ttx, home):
     records.write_bytes(damaged)
     expect(ttx, ["--check", home / "bad"], 1, "checksum")
     records.write_bytes(good)
-    for text, message in (("{", "JSON"), (good_meta.replace('"trace_version": 1', '"trace_version": 2'), "version"),
-                          (good_meta.replace('"level": "head"', '"level": "stats"'), "--trace-level stats")):
+    for text, message in (("{", "JSON"), (good_meta.replace('"trace_version": 1', '"trace_version": 2'), "version")):
         meta.write_text(text)
         expect(ttx, [home / "bad"], 1, message)
     meta.write_text(good_meta)
@@ -380,6 +452,8 @@ def main():
                             home / name], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             subprocess.run([ttx, "report", home / name], check=True, stdout=subprocess.DEVNULL)
             check_trace(home / name)
+        check_stats_level(ttx, home / "real_experts.gguf", home)
+        check_devices(ttx, home)
         check_errors(ttx, home)
         for seed in range(12):
             nonsense(ttx, home, seed)

@@ -173,8 +173,9 @@ class Run:
         self.launch([dict(op=OP["MUL_MAT"], tensor=0, offset=embd["offset"], size=embd["size"], shard=embd["shard"],
                           **who)])
         for i, w in enumerate(words):
-            self.records.append(record(TOKEN, start, ptr=self.now, offset=self.batch, token=first + i, tensor=w, n=n,
-                                       phase=phase))
+            device = self.random.randrange(9) * 4096 if self.io and i == 0 else 0
+            self.records.append(record(TOKEN, start, ptr=self.now, offset=self.batch, size=device, token=first + i, tensor=w,
+                                       n=n, phase=phase))
             self.tokens.append((first + i, w, f'w"{w}"', ENUMS["phase"][phase], self.batch, start, self.now))
         self.batch += 1
         self.now += 5000

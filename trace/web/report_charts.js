@@ -1,4 +1,5 @@
-// report_charts.js -- what the page shows: each chart is {id, title, note, make(element), wide}.
+// report_charts.js -- what the page shows: each chart is {id, title, note, make(element), wide, sums}; `sums`: it
+// has something to say about a trace without records (level stats).
 
 const charts = [];
 const byLayerKeys = () => {
@@ -10,6 +11,7 @@ const byLayerKeys = () => {
 const shownBins = () => { const [a, b] = binRange(); return b - a + 1; };
 const binName = (i) => binTokens(binRange()[0] + i);
 const binShort = (i) => "token " + (binRange()[0] + i) * T.tokens_a_bin;
+const tensorShown = (t) => layerShown(t.layer_id === null ? -1 : t.layer_id);
 const statLayers = () => S.layers.filter((l) => layerShown(l.layer_id === null ? -1 : l.layer_id));
 const statName = (l) => layerName(l.layer_id === null ? -1 : l.layer_id);
 
@@ -31,10 +33,10 @@ function heat(id, title, note, data, options) {
                 make: (box) => heatmap(canvasIn(box, title), (options && options.pixels) || 320, data, options) });
 }
 function barChart(id, title, note, data, options) {
-  charts.push({ id, title, note, make: (box) => bars(canvasIn(box, title), data, options) });
+  charts.push({ id, title, note, sums: options && options.sums, make: (box) => bars(canvasIn(box, title), data, options) });
 }
 function lineChart(id, title, note, data, options) {
-  charts.push({ id, title, note, wide: options && options.wide, make: (box) => lines(linesIn(box), data) });
+  charts.push({ id, title, note, wide: options && options.wide, sums: options && options.sums, make: (box) => lines(linesIn(box), data) });
 }
 
 // ---- tokens ----
@@ -55,8 +57,8 @@ heat("token-tensor", "Tokens by tensors", "Tensors in the order of the file, the
 lineChart("token-time", "Time of a token", "Time of its batch, divided by the tokens in it.", () => {
   const [b0, b1] = binRange(), rows = [];
   for (let b = b0; b <= b1; b++) if (tokenBins.n[b]) rows.push([b * T.tokens_a_bin, tokenBins.ns[b] / tokenBins.n[b]]);
-  return { labels: ["token", "ns"], rows, x: (v) => asCount(v), y: asTime };
-});
+  return { labels: ["token", "time"], rows, x: (v) => asCount(v), y: asTime };
+}, { sums: true });
 
 lineChart("token-cache", "Keys and values by token", "Bytes of the KV cache that a token reads and writes: what grows with the context.", () => {
   const sums = sumByBin((i) => (component(i) === "kv_cache" ? "kv" : rowTensor(i) >= 0 ? "weights" : undefined), "bytes");
@@ -127,7 +129,7 @@ function offsetMap(box) {
     update() {
       for (let j = 0; j < T.n_offset; j++) {
         const t = tensorAt(((j + 0.5) * T.file_bytes) / T.n_offset);
-        placeShown[j] = !t || layerShown(t.layer_id === null ? -1 : t.layer_id);
+        placeShown[j] = !t || tensorShown(t);
       }
       plane.size(T.n_time * T.ns_a_time, T.file_bytes);
       timesOfTokens(plane);
@@ -176,7 +178,7 @@ function drawWindow(p) {
     }
 }
 charts.push({ id: "map", title: "File offset over time", wide: true, make: offsetMap,
-  note: "Brighter: more bytes of that place accessed. Red: reads of the file; pink: page faults. Close up, the first accesses of the prompt and of decoding are drawn one by one. Wheel zooms (with shift: time only), drag pans." });
+  note: "Brighter: more bytes of that place accessed. Red: reads of the file (those that ttx asked for; where it did not, those of the disk, if they were imported); pink: page faults. Close up, the first accesses of the prompt and of decoding are drawn one by one. Wheel zooms (with shift: time only), drag pans." });
 
 lineChart("rates", "Over time", "Bytes of the file accessed, and bytes read from it, per second.", () => {
   const rows = [];
@@ -184,69 +186,32 @@ lineChart("rates", "Over time", "Bytes of the file accessed, and bytes read from
   return { labels: ["time", "accessed", "read"], rows, x: asTime, y: (v) => asBytes(v) + "/s" };
 }, { wide: true });
 
-charts.push({ id: "events", title: "Reads and faults over time", wide: true, note: "Reads that ttx asked for, minor and major page faults, in each bin of time.", make: (box) => {
-  const chart = lines(linesIn(box), () => {
-    const rows = [];
-    for (let t = 0; t < T.n_time; t++) rows.push([t * T.ns_a_time, times.reads[t], times.minor[t], times.major[t]]);
-    return { labels: ["time", "reads", "minor faults", "major faults"], rows, x: asTime, y: asCount };
-  });
-  chart.empty = () => (S.io.reads + S.faults.minor + S.faults.major ? "" : "No reads and no faults were recorded (they need --trace-level io, or a load mode that reads).");
-  return chart;
-} });
-
 // ---- tensors ----
 
-charts.push({ id: "hot", title: "Hot and cold tensors", wide: true,
+charts.push({ id: "hot", title: "Hot and cold tensors", wide: true, sums: true,
   note: "Hot: the top 10% by " + (S.hot_by === "bytes" ? "bytes" : "accesses") + " (heads put together); cold: the bottom 50%. " +
     (S.hot_cut_among_equals ? "The cut falls among tensors that are used equally: which of them is hot is only their order. " : "") + "Of the whole run; the filter of layers applies.",
-  make(box) {
-    const scroll = document.createElement("div");
-    scroll.className = "scroll";
-    scroll.tabIndex = 0;
-    box.append(scroll);
-    const list = () => tensors.filter((t) => t.rank !== undefined && layerShown(t.layer_id === null ? -1 : t.layer_id)).sort((a, b) => a.rank - b.rank);
-    const fields = ["tensor_name", "category", "accesses", "records", "bytes", "size_bytes", "ns", "reads", "minor_faults", "major_faults"];
-    return {
-      update() {
-        const v = list(), some = v.length > 60 ? [...v.slice(0, 30), null, ...v.slice(-30)] : v;
-        const table = document.createElement("table"), add = (parent, tag, text, cls) => {
-          const e = document.createElement(tag);
-          e.textContent = text;
-          if (cls) e.className = cls;
-          parent.append(e);
-        };
-        const head = table.createTHead().insertRow();
-        ["tensor", "", "accesses", "records", "bytes", "size", "time", "reads", "faults", "saved a pinned MiB"].forEach((h) => add(head, "th", h));
-        const body = table.createTBody();
-        for (const t of some) {
-          const line = body.insertRow();
-          if (!t) { add(line, "td", "... " + (v.length - 60) + " more (CSV has all)"); continue; }
-          add(line, "td", t.tensor_name);
-          add(line, "td", t.category, t.category);
-          [asCount(t.accesses), asCount(t.records), asBytes(t.bytes), asBytes(t.size_bytes), asTime(t.ns), asCount(t.reads || 0),
-            asCount((t.minor_faults || 0) + (t.major_faults || 0)), asBytes(t.saved_per_pinned_mib)].forEach((x) => add(line, "td", x));
-        }
-        scroll.replaceChildren(table);
-        return v.length > 0;
-      },
-      csv: () => [fields, ...list().map((t) => fields.map((f) => (t[f] === undefined ? "" : t[f])))],
-    };
-  } });
+  make: (box) => table(box, () => ({
+    columns: [["tensor_name", String], ["category", String], ["accesses", asCount], ["records", asCount], ["bytes", asBytes],
+      ["size_bytes", asBytes], ["ns", asTime], ["saved_per_pinned_mib", asBytes]],
+    heads: ["tensor", "", "accesses", "records", "bytes", "size", "time", "saved a pinned MiB"],
+    rows: tensors.filter((t) => t.rank !== undefined && tensorShown(t)).sort((a, b) => a.rank - b.rank), ends: true,
+    mark: (t) => (t.category === "hot" ? "hot" : "") })) });
 
 function sorted(sums, name) {
   return [...sums].sort((a, b) => b[1] - a[1]).map(([k, v]) => ({ name: name(k), values: [v] }));
 }
 const metricBars = (key, name) => () => ({ bars: sorted(sumBy(key, filter.metric), name), series: [metricName[filter.metric]], text: (v) => asMetric(v, filter.metric) });
-barChart("components", "Components", "Weights by what they are for, keys and values, activations.", metricBars(component, (k) => k));
+barChart("components", "Components", "Weights by what they are for, keys and values, activations.", metricBars(component, (k) => k), { sums: true });
 barChart("operations", "Operations", "ggml's names.", metricBars((i) => row.op[i], (op) => T.operations[op]));
 barChart("layers", "Layers", "What each layer costs: choose bytes, records or time above.", () => {
   const sums = sumBy(rowLayer, filter.metric), keys = byLayerKeys();
   return { bars: keys.map((l) => ({ name: layerName(l), values: [sums.get(l) || 0] })), series: [metricName[filter.metric]], text: (v) => asMetric(v, filter.metric) };
-});
+}, { sums: true });
 
 // ---- attention ----
 
-barChart("qkv", "Q, K, V and O", "Projections of attention.", metricBars((i) => { const t = tensors[rowTensor(i)]; return t && t.component_type !== "kv_cache" && t.qkv_type ? t.qkv_type : undefined; }, (k) => k));
+barChart("qkv", "Q, K, V and O", "Projections of attention.", metricBars((i) => { const t = tensors[rowTensor(i)]; return t && t.component_type !== "kv_cache" && t.qkv_type ? t.qkv_type : undefined; }, (k) => k), { sums: true });
 
 function headMap(id, title, note, fields, text) {
   const lists = () => S.heads.filter((l) => layerShown(l.layer_id));
@@ -268,89 +233,3 @@ headMap("heads", "Weights of each head", "Bytes of q, k, v and o projections, by
         [["q", "q_bytes"], ["k", "k_bytes"], ["v", "v_bytes"], ["o", "o_bytes"]], asBytes);
 headMap("cache-heads", "Keys and values of each head", "Bytes read from the cache and written to it by KV head, whole run.",
         [["keys read", "cache_k_read"], ["values read", "cache_v_read"], ["keys written", "cache_k_written"], ["values written", "cache_v_written"]], asBytes);
-
-// ---- residency ----
-
-const stateNames = ["resident", "prefetched", "late", "missed", "unknown"];
-barChart("residency", "Where the bytes were", "Accesses to weights: in memory, read ahead in time, read ahead but late, not there; unknown where nobody looked.", () => ({
-  bars: stateNames.map((k) => ({ name: k, values: [S.residency[k].accesses] })).filter((b) => b.values[0]), series: ["accesses"], text: asCount }));
-barChart("waits", "Between launches, by layer", "Time between launches: waits of late or missed operands, and everything else that is not computing.", () => ({
-  bars: statLayers().map((l) => ({ name: statName(l), values: [l.waited_ns, Math.max(0, l.gap_ns - l.waited_ns)] })), series: ["waits", "other"], text: asTime }));
-charts.push({ id: "disk", title: "Disk reads and faults by layer", note: "Reads that ttx asked for, minor and major faults.", make: (box) => {
-  const chart = bars(canvasIn(box, "Disk reads and faults by layer"), () => ({
-    bars: statLayers().map((l) => ({ name: statName(l) + (l.reread_factor > 1 ? " (read " + l.reread_factor.toFixed(2) + " times)" : ""), values: [l.reads, l.minor_faults, l.major_faults] })),
-    series: ["reads", "minor faults", "major faults"], text: asCount }), { left: 190 });
-  chart.empty = () => (S.io.reads + S.faults.minor + S.faults.major ? "" : "No reads and no faults were recorded (they need --trace-level io, or a load mode that reads).");
-  return chart;
-} });
-
-// ---- reuse ----
-
-lineChart("reuse", "Reuse distance", "Share of accesses whose object was used again within so many bytes of other objects: the hits of an LRU cache of that size.", () => {
-  const all = S.reuse.first_uses + S.reuse.reuses;
-  let n = 0;
-  const rows = S.reuse.histogram.map((h) => [Math.max(1, h.upto), (n += h.accesses) / all]);
-  if (rows.length) rows.unshift([Math.max(1, rows[0][0] / 2), 0]);
-  return { labels: ["bytes", "share"], rows, x: asBytes, y: percent, options: { stepPlot: true, valueRange: [0, 1.02], axes: { x: { axisLabelFormatter: asBytes, valueFormatter: asBytes }, y: { axisLabelFormatter: percent, valueFormatter: percent, axisLabelWidth: 70 } } } };
-});
-lineChart("cache", "What a cache would remove", "Share of the bytes accessed that need no read: an LRU cache, and pinning the most used. Bends: LRU " + asBytes(S.reuse.lru_knee || 0) + ", pinning " + asBytes(S.reuse.pinned_knee || 0) + ".", () => ({
-  labels: ["size", "LRU", "pinned"], rows: (S.reuse.cache || []).map((p) => [p.size, p.lru_bytes, p.pinned_bytes]), x: asBytes, y: percent }));
-
-// ---- experts ----
-
-const expertFields = { tokens: asCount, tokens_decode: asCount, bytes: asBytes, reads: asCount, read_bytes: asBytes, faults: asCount, late_or_missed: asCount };
-function expertLayers(field) {
-  const from = field.startsWith("tokens") ? S.routes.layers : S.experts;
-  return from.filter((l) => layerShown(l.layer_id));
-}
-const noExperts = () => (S.experts && S.routes && S.routes.layers && S.routes.layers.length ? "" : "This run used no experts.");
-charts.push({ id: "experts", title: "Experts", note: "Each layer's experts: tokens routed to them, bytes, reads, faults.", make(box) {
-  const choose = document.createElement("select");
-  choose.setAttribute("aria-label", "what of experts");
-  for (const f in expertFields) choose.add(new Option(f.replaceAll("_", " "), f));
-  box.append(choose);
-  const chart = heatmap(canvasIn(box, "Experts"), 340, () => {
-    const f = choose.value, v = expertLayers(f);
-    return { rows: v.map((l) => layerName(l.layer_id)), columns: S.model.num_experts, column: (i) => "expert " + i, value: (j, i) => v[j][f][i] || 0, text: expertFields[f] };
-  }, { linear: true });
-  choose.onchange = () => chart.update();
-  chart.empty = noExperts;
-  return chart;
-} });
-charts.push({ id: "specialisation", title: "Specialisation", note: "How much of the choice of experts the word alone explains: mutual information of words and experts over the entropy of experts (large in short runs, where most words come once); and how often the next token takes the same expert again.", make(box) {
-  const chart = bars(canvasIn(box, "Specialisation"), () => ({
-    bars: expertLayers("tokens").map((l) => ({ name: layerName(l.layer_id), values: [l.specialisation, l.predicted_by_previous_token] })),
-    series: ["explained by the word", "as the token before"], text: percent }), { sideBySide: true });
-  chart.empty = noExperts;
-  return chart;
-} });
-charts.push({ id: "favours", title: "Tokens that experts favour", wide: true, note: "Words that come to an expert more often than to its layer's others: how often, and how many times as often as by chance.", make(box) {
-  const choose = document.createElement("select"), scroll = document.createElement("div");
-  choose.setAttribute("aria-label", "layer of experts");
-  for (const l of (S.routes && S.routes.layers) || []) choose.add(new Option(layerName(l.layer_id), l.layer_id));
-  scroll.className = "scroll";
-  scroll.tabIndex = 0;
-  box.append(choose, scroll);
-  const layer = () => S.routes.layers.find((l) => String(l.layer_id) === choose.value);
-  const word = (f) => (f.text === null ? "#" + f.vocab_id : JSON.stringify(f.text));
-  const chart = {
-    update() {
-      const table = document.createElement("table"), head = table.createTHead().insertRow(), body = table.createTBody();
-      for (const h of ["expert", "tokens", "favours"]) { const e = document.createElement("th"); e.textContent = h; if (h === "favours") e.className = "words"; head.append(e); }
-      layer().favoured_tokens.forEach((list, e) => {
-        const line = body.insertRow();
-        line.insertCell().textContent = "expert " + e;
-        line.insertCell().textContent = layer().tokens[e];
-        const words = line.insertCell();
-        words.className = "words";
-        words.textContent = list.map((f) => `${word(f)} ${f.n} (x${f.lift.toFixed(1)})`).join("   ");
-      });
-      scroll.replaceChildren(table);
-      return true;
-    },
-    csv: () => [["layer", "expert", "vocab_id", "text", "n", "lift"], ...S.routes.layers.flatMap((l) => l.favoured_tokens.flatMap((list, e) => list.map((f) => [l.layer_id, e, f.vocab_id, f.text || "", f.n, f.lift])))],
-  };
-  choose.onchange = () => chart.update();
-  chart.empty = noExperts;
-  return chart;
-} });

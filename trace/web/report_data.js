@@ -32,7 +32,7 @@ const row = { tensor: unpack(T.row_tensor, nRow), layer: unpack(T.row_layer, nRo
               op: unpack(T.row_op, nRow), phase: unpack(T.row_phase, nRow) };
 const cell = { n: unpack(T.cell_n, nRow * nBin), bytes: unpack(T.cell_bytes, nRow * nBin),
                ns: unpack(T.cell_ns, nRow * nBin) };
-const tokenBins = { n: unpack(T.token_n, nBin), ns: unpack(T.token_ns, nBin) };
+const tokenBins = { n: unpack(T.token_n, nBin), ns: unpack(T.token_ns, nBin), bytes: unpack(T.token_bytes, nBin) };
 const times = {};
 for (const k in T.times) times[k] = unpack(T.times[k], T.n_time);
 const maps = {
@@ -47,6 +47,7 @@ function windowOf(w) {
 }
 const windows = { prompt: windowOf(T.prompt_window), decode: windowOf(T.decode_window) };
 
+const recorded = S.level !== "stats"; // or sums of the whole run alone
 const nLayer = S.model.num_layers;
 const tensors = S.tensors;
 const tensorName = (i) => (tensors[i] ? tensors[i].tensor_name : "tensor " + i);
@@ -84,7 +85,7 @@ const filter = { layers: [0, Math.max(0, nLayer - 1)], outside: true, tokens: [0
                  phase: -1, ops: null, metric: "bytes" };
 const usedOps = [...new Set(row.op)].filter((op) => {
   for (let i = 0; i < nRow; i++)
-    if (row.op[i] === op) for (let b = 0; b < nBin; b++) if (cell.n[i * nBin + b]) return true;
+    if (row.op[i] === op) for (let b = 0; b < nBin; b++) if (cell.n[i * nBin + b] || cell.bytes[i * nBin + b]) return true;
   return false;
 }).sort((a, b) => a - b);
 filter.ops = new Set(usedOps);
@@ -135,6 +136,7 @@ function human(v, units, step) {
 const asBytes = (v) => human(v, ["B", "KiB", "MiB", "GiB", "TiB"], 1024);
 const asTime = (ns) => human(ns, ["ns", "us", "ms", "s"], 1000);
 const asCount = (v) => human(v, ["", "k", "M", "G"], 1000).trim();
+const asTimes = (v) => v.toFixed(2) + " times";
 const asMetric = (v, m) => (m === "bytes" ? asBytes(v) : m === "ns" ? asTime(v) : asCount(v));
 const metricName = { bytes: "bytes", n: "records", ns: "time" };
 const percent = (v) => (100 * v).toFixed(v && v < 0.1 ? 2 : 1) + "%";

@@ -32,7 +32,7 @@ function addChart(chart) {
   chart.it = chart.make(body);
   csv.onclick = () => saveCsv(chart.id, chart.it.csv());
   chart.draw = () => {
-    const why = chart.it.empty ? chart.it.empty() : "";
+    const why = !recorded && !chart.sums ? "Not on record at --trace-level stats." : chart.it.empty ? chart.it.empty() : "";
     body.hidden = Boolean(why);
     csv.hidden = Boolean(why);
     const full = !why && chart.it.update();
@@ -47,11 +47,11 @@ function header() {
   document.getElementById("model-name").textContent = file;
   document.title = "ttx report: " + file;
   const t = S.totals, parts = [
-    S.model.architecture, S.start_time_utc, asCount(t.records) + " records", t.prompt.tokens + " prompt tokens",
+    S.model.architecture, S.start_time_utc, "level " + S.level, asCount(t.records) + " records", t.prompt.tokens + " prompt tokens",
     t.decode.tokens + " generated at " + t.decode.tokens_per_second.toFixed(2) + " tokens/s",
-    asBytes(t.weight_bytes) + " of weights accessed, " + asBytes(t.distinct_bytes) + " of them different",
-    percent(S.sequential.share) + " sequential",
-    percent(S.predictability.same_tensor_sequence) + " of decode tokens in the same order",
+    asBytes(t.weight_bytes) + " of weights accessed" + (recorded ? ", " + asBytes(t.distinct_bytes) + " of them different" : ""),
+    recorded && percent(S.sequential.share) + " sequential",
+    recorded && percent(S.predictability.same_tensor_sequence) + " of decode tokens in the same order",
   ];
   document.getElementById("summary").textContent = parts.filter(Boolean).join(" · ");
   const warning = document.getElementById("warning");
@@ -80,7 +80,7 @@ function readFilters() {
   filter.phase = Number($("phase").value);
   filter.metric = $("metric").value;
   filter.outside = $("outside").checked;
-  filter.ops = new Set([...$("ops").querySelectorAll("input:checked")].map((b) => Number(b.value)));
+  if (recorded) filter.ops = new Set([...$("ops").querySelectorAll("input:checked")].map((b) => Number(b.value)));
   drawAll();
 }
 function resetFilters() {
@@ -108,7 +108,9 @@ function firstTheme() {
 function start() {
   theme(firstTheme());
   header();
-  for (const op of usedOps) {
+  for (const id of ["token-from", "token-to", "phase", "metric"]) $(id).disabled = !recorded;
+  $("ops").hidden = !recorded;
+  for (const op of recorded ? usedOps : []) {
     const label = document.createElement("label"), box = document.createElement("input");
     box.type = "checkbox";
     box.value = op;

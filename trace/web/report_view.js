@@ -276,3 +276,46 @@ function lines(div, data) {
     csv: () => [d.labels, ...d.rows],
   };
 }
+
+// data(): {columns: [[field, text(v)]], heads: [titles], words: [fields that are text], rows: [objects], mark(row): class,
+// ends: the first and the last rows are shown, all: every one}
+function table(box, data) {
+  const MOST = 60, scroll = document.createElement("div");
+  let d = null;
+  scroll.className = "scroll";
+  scroll.tabIndex = 0;
+  box.append(scroll);
+  return {
+    update() {
+      d = data();
+      const t = document.createElement("table"), head = t.createTHead().insertRow(), body = t.createTBody(), n = d.rows.length;
+      const words = (i) => (d.words || []).includes(d.columns[i][0]);
+      d.columns.forEach(([field], i) => {
+        const th = document.createElement("th");
+        th.textContent = d.heads ? d.heads[i] : field;
+        th.scope = "col";
+        if (words(i)) th.className = "words";
+        head.append(th);
+      });
+      const add = (r) => {
+        const line = body.insertRow();
+        if (d.mark) line.className = d.mark(r);
+        d.columns.forEach(([field, text], i) => {
+          const cell = line.insertCell();
+          cell.textContent = r[field] === undefined || r[field] === null ? "" : text(r[field]);
+          if (words(i)) cell.className = "words";
+        });
+      };
+      if (n <= MOST || d.all) d.rows.forEach(add);
+      else {
+        const first = d.ends ? MOST / 2 : MOST;
+        d.rows.slice(0, first).forEach(add);
+        body.insertRow().insertCell().textContent = "... " + (n - MOST) + " more (CSV has all)";
+        if (d.ends) d.rows.slice(first - MOST).forEach(add);
+      }
+      scroll.replaceChildren(t);
+      return n > 0;
+    },
+    csv: () => [d.columns.map((c) => c[0]), ...d.rows.map((r) => d.columns.map(([field]) => (r[field] === undefined || r[field] === null ? "" : r[field])))],
+  };
+}
