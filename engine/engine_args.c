@@ -148,14 +148,14 @@ static int threads(const ttx_engine_args *a) {
 /* Decides who gets how much memory, and opens the file's weights accordingly. */
 static int open_residency(ttx_engine *e, const ttx_engine_args *a, ttx_err *err) {
     ttx_residency_settings set = ttx_residency_default_settings();
-    ttx_plan plan = {0};
+    ttx_ram_plan plan = {0};
     set.warn = warn;
     set.progress = load_progress;
     e->needs = calloc(1, sizeof *e->needs);
     if (!e->needs) return ttx_fail_nomem(err, "memory plan", sizeof *e->needs);
     int rc = ttx_ram_choose(e->model, &e->rt, a, &set, &plan, e->needs, err);
     if (!rc) rc = ttx_runtime_open_residency(&e->rt, e->file, &set, err);
-    ttx_plan_free(&plan);
+    ttx_ram_plan_free(&plan);
     return rc;
 }
 

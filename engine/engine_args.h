@@ -30,7 +30,11 @@ typedef struct ttx_engine_args {
     uint32_t n_outputs;   /* most rows of logits that the command will keep at once; 0: one */
     int32_t cache_policy; /* a ttx_cache_policy */
     int32_t guess;        /* a ttx_guess_kind */
-    bool no_guesses, io_threads;
+    int32_t prefetch;     /* index into TTX_PREFETCH_CHOICES */
+    uint32_t prefetch_ahead;
+    const char *pin;           /* "auto", "off", a size, "@list"; NULL: auto */
+    int32_t evict, evict_when; /* a ttx_evict, a ttx_evict_when */
+    bool io_threads;
     int32_t isa;
     uint32_t n_expert_used;           /* 0: the model's */
     const char *routes, *save_routes; /* route_trace files */
@@ -42,6 +46,10 @@ typedef struct ttx_engine_args {
 } ttx_engine_args;
 
 void ttx_engine_args_defaults(ttx_engine_args *a);
+
+#define TTX_PREFETCH_CHOICES   "auto|off|layer|expert|all|on"
+#define TTX_EVICT_CHOICES      "off|cold|dontneed"
+#define TTX_EVICT_WHEN_CHOICES "deselected|layer"
 
 #define TTX_ARG(field) offsetof(ttx_engine_args, field)
 /* clang-format off */
@@ -78,10 +86,25 @@ void ttx_engine_args_defaults(ttx_engine_args *a);
      "streaming: which experts to read before they are chosen: those that the next layer's router " \
      "names now, that the previous token used, that are used most often, or that most often came next", \
      .choices = TTX_GUESS_NAMES}, \
-    {"--no-guess", OPT_FLAG, TTX_ARG(no_guesses), \
-     .help = "streaming: read no expert before a router has chosen it"}, \
+    {"--prefetch", OPT_ENUM, TTX_ARG(prefetch), "WHAT", \
+     "what is read before it is needed: the weights of the layers ahead, experts (streamed: those " \
+     "that are likely to be chosen; mmap: all of an expert once it is chosen), or both (all, on); " \
+     "auto: all if the model is larger than memory", .choices = TTX_PREFETCH_CHOICES}, \
+    {"--prefetch-ahead", OPT_U32, TTX_ARG(prefetch_ahead), "N", "layers that are read ahead", \
+     .min = 1, .max = 1024, .shown_default = "2 with mmap, as many as fit when streaming"}, \
+    {"--pin", OPT_STR, TTX_ARG(pin), "WHAT", \
+     "weights outside the experts that stay in memory (mmap: are locked there): off, so many bytes " \
+     "of them, or those whose names stand in a file, @FILE", \
+     .shown_default = "auto: mmap: none if the model fits, else what leaves a quarter of memory " \
+     "free; streamed: all that fit"}, \
+    {"--evict", OPT_ENUM, TTX_ARG(evict), "HOW", \
+     "mmap: what becomes of pages that have been used: nothing, first to go when memory is short, " \
+     "freed at once", .choices = TTX_EVICT_CHOICES}, \
+    {"--evict-when", OPT_ENUM, TTX_ARG(evict_when), "WHEN", \
+     "... of an expert that the next token does without, or of all that a layer has used", \
+     .choices = TTX_EVICT_WHEN_CHOICES}, \
     {"--io-threads", OPT_FLAG, TTX_ARG(io_threads), \
-     .help = "streaming: read with threads instead of io_uring"}, \
+     .help = "do without io_uring: read with threads, advise with system calls"}, \
     {"--mlock", OPT_FLAG, TTX_ARG(mlock), .help = "the same as --load-mode mlock"}, \
     {"--no-mmap", OPT_FLAG, TTX_ARG(no_mmap), .help = "the same as --load-mode none"}, \
     {"--isa", OPT_ENUM, TTX_ARG(isa), "LEVEL", "highest instruction set to use", \

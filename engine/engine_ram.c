@@ -12,7 +12,8 @@ enum {
     AUTO_SPARE = 256 << 20, /* of `auto`: left to others, and this share of all: */
     AUTO_SHARE = 16,
     PROGRAM_BYTES = 12 << 20, /* code, stacks, tables: measured, tests/prefetch holds it */
-    HEADER_COPIES = 3         /* the file's header as it is mapped, and the vocabulary made of it */
+    HEADER_COPIES = 3,        /* the file's header as it is mapped, and the vocabulary made of it */
+    MAX_LIST = 16 << 20       /* bytes of a list of tensors */
 };
 
 static double mib(uint64_t bytes) {
@@ -57,18 +58,79 @@ static ttx_load_mode asked_mode(const ttx_engine_args *a, bool *automatic) {
     return a->no_mmap ? TTX_LOAD_NONE : a->mlock ? TTX_LOAD_MLOCK : modes[a->load_mode];
 }
 
-static int stream_settings(const ttx_model *model, const ttx_engine_args *a,
-                           const ttx_session_settings *session, ttx_residency_settings *set,
-                           ttx_plan *plan, ttx_err *err) {
-    set->mode = TTX_LOAD_STREAM;
-    set->plan = plan;
-    set->rows_at_once = session->n_ubatch;
-    set->policy = (ttx_cache_policy)a->cache_policy;
-    set->guess = (ttx_guess_kind)a->guess;
-    set->no_guesses = a->no_guesses;
-    set->threads = a->io_threads;
-    return ttx_plan_decode(model, plan, err);
+/* ---- switches ---- */
+
+/* The range of the tensor of this name; false: there is none. */
+static bool find_tensor(const ttx_model *m, const char *name, ttx_range *r) {
+    const gguf_tensor *t = gguf_find_tensor(m->file, name);
+    if (t) *r = (ttx_range){t->shard, t->offset, t->size};
+    return t;
 }
+
+/* One name a line; empty lines and lines that begin with '#' are skipped. */
+static int read_pins(const ttx_model *model, const char *path, ttx_residency_settings *set,
+                     ttx_ram_plan *plan, ttx_err *err) {
+    char *text = NULL, *at, *line;
+    size_t n, cap = 1, n_line = 0;
+    int rc = ttx_read_file(path, MAX_LIST, &text, &n, err);
+    if (rc) return rc;
+    for (size_t i = 0; i < n; i++) cap += text[i] == '\n';
+    plan->pins = calloc(cap, sizeof *plan->pins);
+    if (!plan->pins) rc = ttx_fail_nomem(err, path, cap * sizeof *plan->pins);
+    for (at = text; !rc && (line = strsep(&at, "\n"));) {
+        n_line++;
+        line[strcspn(line, "\r \t")] = 0;
+        if (!*line || *line == '#') continue;
+        if (!find_tensor(model, line, &plan->pins[set->n_pins++]))
+            rc = ttx_fail(err, TTX_E_USAGE,
+                          "%s: line %zu: expected the name of a tensor of the model, found '%.64s'",
+                          path, n_line, line);
+    }
+    free(text);
+    set->pins = plan->pins;
+    set->pin_bytes = 0;
+    return rc;
+}
+
+static int parse_pin(const ttx_model *model, const ttx_engine_args *a, ttx_residency_settings *set,
+                     ttx_ram_plan *plan, ttx_err *err) {
+    const char *text = a->pin ? a->pin : "auto";
+    if (*text == '@') return read_pins(model, text + 1, set, plan, err);
+    if (strcmp(text, "auto") == 0) return TTX_OK;
+    set->pin_bytes = 0;
+    if (strcmp(text, "off") == 0 || !ttx_parse_size(text, &set->pin_bytes, NULL)) return TTX_OK;
+    return ttx_fail(err, TTX_E_USAGE,
+                    "--pin: expected auto, off, a size or @FILE with names of tensors, found '%s'",
+                    text);
+}
+
+/* `large`: the model is larger than the memory that there is for it. */
+static int switches(const ttx_model *model, const ttx_engine_args *a, bool large, uint64_t memory,
+                    ttx_residency_settings *set, ttx_ram_plan *plan, ttx_err *err) {
+    enum { BOTH = TTX_PREFETCH_LAYER | TTX_PREFETCH_EXPERT };
+    static const unsigned prefetch[] = {BOTH, 0,   TTX_PREFETCH_LAYER, TTX_PREFETCH_EXPERT,
+                                        BOTH, BOTH};
+    bool stream = set->mode == TTX_LOAD_STREAM;
+    if (stream || large || a->prefetch) set->prefetch = prefetch[a->prefetch];
+    set->prefetch_ahead = a->prefetch_ahead;
+    set->evict = (ttx_evict)a->evict;
+    set->evict_when = (ttx_evict_when)a->evict_when;
+    set->threads = a->io_threads;
+    int rc = parse_pin(model, a, set, plan, err);
+    if (!stream && large && set->pin_bytes == TTX_PIN_AUTO) set->pin_bytes = memory / 4 * 3;
+    if (!rc && (set->mode == TTX_LOAD_MMAP || stream))
+        rc = ttx_plan_decode(model, &plan->plan, err);
+    set->plan = &plan->plan;
+    return rc;
+}
+
+void ttx_ram_plan_free(ttx_ram_plan *p) {
+    ttx_plan_free(&p->plan);
+    free(p->pins);
+    *p = (ttx_ram_plan){0};
+}
+
+/* ---- modes ---- */
 
 static uint64_t reserve(const ttx_model *model, ttx_runtime *rt, ttx_session_settings *session,
                         ttx_ram_needs *needs) {
@@ -78,7 +140,7 @@ static uint64_t reserve(const ttx_model *model, ttx_runtime *rt, ttx_session_set
 }
 
 int ttx_ram_choose(const ttx_model *model, ttx_runtime *rt, const ttx_engine_args *a,
-                   ttx_residency_settings *set, ttx_plan *plan, ttx_ram_needs *needs,
+                   ttx_residency_settings *set, ttx_ram_plan *plan, ttx_ram_needs *needs,
                    ttx_err *err) {
     bool automatic;
     int rc;
@@ -88,20 +150,22 @@ int ttx_ram_choose(const ttx_model *model, ttx_runtime *rt, const ttx_engine_arg
     *needs = (ttx_ram_needs){.program = program_bytes(model)};
     if (a->ram && (rc = ttx_parse_ram(a->ram, &needs->budget, err))) return rc;
     uint64_t reserved = reserve(model, rt, &session, needs);
-    if (automatic) {
-        uint64_t limit = needs->budget ? needs->budget : available ? available : UINT64_MAX;
-        if (weights + reserved <= limit) return TTX_OK; /* the page cache holds it */
-    } else if (set->mode != TTX_LOAD_STREAM) {
-        return TTX_OK;
+    uint64_t limit = needs->budget ? needs->budget : available ? available : UINT64_MAX;
+    bool large = weights + reserved > limit;
+    if (automatic && large) set->mode = TTX_LOAD_STREAM;
+    if (set->mode == TTX_LOAD_STREAM) {
+        if (!needs->budget) {
+            if ((rc = ttx_parse_ram("auto", &needs->budget, err))) return rc;
+            session = ttx_engine_session_settings(model, a, a->n_outputs);
+            reserved = reserve(model, rt, &session, needs);
+        }
+        set->budget = needs->budget;
+        set->reserved = reserved;
+        set->rows_at_once = session.n_ubatch;
+        set->policy = (ttx_cache_policy)a->cache_policy;
+        set->guess = (ttx_guess_kind)a->guess;
     }
-    if (!needs->budget) {
-        if ((rc = ttx_parse_ram("auto", &needs->budget, err))) return rc;
-        session = ttx_engine_session_settings(model, a, a->n_outputs);
-        reserved = reserve(model, rt, &session, needs);
-    }
-    set->budget = needs->budget;
-    set->reserved = reserved;
-    return stream_settings(model, a, &session, set, plan, err);
+    return switches(model, a, large, limit > reserved ? limit - reserved : 0, set, plan, err);
 }
 
 void ttx_ram_print(const ttx_residency_layout *l, const ttx_ram_needs *needs) {
@@ -124,10 +188,22 @@ static double share(uint64_t part, uint64_t all) {
     return all ? 100.0 * (double)part / (double)all : 0;
 }
 
+static void mapped_summary(const ttx_residency_counters *c) {
+    ttx_note(
+        "page cache: locked %.1f MiB; %llu ranges of %.1f MiB read ahead, %.1f %% used, %.1f %% "
+        "late; %llu of %.1f MiB given up",
+        mib(c->locked_bytes), (unsigned long long)c->prefetches, mib(c->prefetch_bytes),
+        share(c->prefetches_used, c->prefetches), share(c->prefetches_late, c->prefetches),
+        (unsigned long long)c->evictions, mib(c->evicted_bytes));
+}
+
 void ttx_ram_summary(const ttx_residency *r) {
-    if (!ttx_residency_get_layout(r)) return;
     ttx_residency_counters c = ttx_residency_get_counters(r);
-    ttx_note("read %.1f MiB (%.1f for routers, %.1f in order, %.1f on guesses); waited %.3f s",
+    if (!ttx_residency_get_layout(r)) {
+        if (ttx_residency_counts(r)) mapped_summary(&c);
+        return;
+    }
+    ttx_note("read %.1f MiB (%.1f on demand, %.1f in order, %.1f on guesses); waited %.3f s",
              mib(c.bytes_read), mib(c.demand_bytes), mib(c.order_bytes), mib(c.guess_bytes),
              (double)c.stall_ns * 1e-9);
     if (c.expert_uses)
@@ -139,14 +215,20 @@ void ttx_ram_summary(const ttx_residency *r) {
             share(c.guesses_used, c.guesses), (unsigned long long)c.guesses_late);
 }
 
-bool ttx_ram_json(cJSON *o, const ttx_residency *r) {
-    const ttx_residency_layout *l = ttx_residency_get_layout(r);
-    if (!l) return true;
-    ttx_residency_counters c = ttx_residency_get_counters(r);
-    const struct {
-        const char *key;
-        uint64_t value;
-    } v[] = {
+typedef struct json_number {
+    const char *key;
+    uint64_t value;
+} json_number;
+
+static bool add_numbers(cJSON *o, const json_number *v, size_t n) {
+    bool ok = o;
+    for (size_t i = 0; i < n; i++)
+        ok = ok && cJSON_AddNumberToObject(o, v[i].key, (double)v[i].value);
+    return ok;
+}
+
+static bool add_layout(cJSON *o, const ttx_residency_layout *l) {
+    const json_number v[] = {
         {"budget_bytes", l->budget},
         {"reserved_bytes", l->reserved},
         {"dense_bytes", l->dense},
@@ -159,6 +241,15 @@ bool ttx_ram_json(cJSON *o, const ttx_residency *r) {
         {"n_expert_slots", l->n_slots},
         {"expert_cycle_bytes", l->expert_cycle},
         {"smallest_budget_bytes", l->smallest},
+    };
+    return add_numbers(o, v, sizeof v / sizeof *v);
+}
+
+bool ttx_ram_json(cJSON *o, const ttx_residency *r) {
+    const ttx_residency_layout *l = ttx_residency_get_layout(r);
+    ttx_residency_counters c = ttx_residency_get_counters(r);
+    if (!ttx_residency_counts(r)) return true;
+    const json_number v[] = {
         {"reads", c.reads},
         {"read_bytes", c.bytes_read},
         {"demand_bytes", c.demand_bytes},
@@ -171,6 +262,11 @@ bool ttx_ram_json(cJSON *o, const ttx_residency *r) {
         {"guesses", c.guesses},
         {"guesses_used", c.guesses_used},
         {"guesses_late", c.guesses_late},
+        {"prefetches", c.prefetches},
+        {"prefetch_bytes", c.prefetch_bytes},
+        {"prefetches_used", c.prefetches_used},
+        {"prefetches_late", c.prefetches_late},
+        {"locked_bytes", c.locked_bytes},
         {"evictions", c.evictions},
         {"evicted_bytes", c.evicted_bytes},
         {"stalls", c.stalls},
@@ -178,8 +274,5 @@ bool ttx_ram_json(cJSON *o, const ttx_residency *r) {
         {"retries", c.retries},
     };
     cJSON *x = cJSON_AddObjectToObject(o, "residency");
-    bool ok = x;
-    for (size_t i = 0; i < sizeof v / sizeof *v; i++)
-        ok = ok && cJSON_AddNumberToObject(x, v[i].key, (double)v[i].value);
-    return ok;
+    return (!l || add_layout(x, l)) && add_numbers(x, v, sizeof v / sizeof *v);
 }

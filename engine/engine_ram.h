@@ -18,17 +18,26 @@ typedef struct ttx_ram_needs {
 /* "3G", "50%" (of what is available), "auto". Errors: TTX_E_USAGE. */
 int ttx_parse_ram(const char *text, uint64_t *bytes, ttx_err *err);
 
-/* Chooses the load mode, and for the streaming mode fills in budget and plan, which the caller
- * frees once the runtime is open. Errors: TTX_E_USAGE, TTX_E_RUNTIME. */
+/* What a residency's settings borrow. All zeros is empty. */
+typedef struct ttx_ram_plan {
+    ttx_plan plan;
+    ttx_range *pins;
+} ttx_ram_plan;
+
+/* Fills in the settings as the options say: the load mode, what is prefetched, pinned and evicted,
+ * and for the streaming mode the budget. `plan` is freed once the runtime is open, also after an
+ * error. Errors: TTX_E_USAGE, TTX_E_RUNTIME. */
 int ttx_ram_choose(const ttx_model *model, ttx_runtime *rt, const ttx_engine_args *a,
-                   ttx_residency_settings *set, ttx_plan *plan, ttx_ram_needs *needs, ttx_err *err);
+                   ttx_residency_settings *set, ttx_ram_plan *plan, ttx_ram_needs *needs,
+                   ttx_err *err);
+void ttx_ram_plan_free(ttx_ram_plan *p);
 
 /* The table of a streaming run before it, and what it read after it, as notes. */
 void ttx_ram_print(const ttx_residency_layout *l, const ttx_ram_needs *needs);
 void ttx_ram_summary(const ttx_residency *r);
 
-/* Adds an object "residency" with the layout and all counters; nothing of a model that is not
- * streamed. False if memory fails. */
+/* Adds an object "residency" with the layout and all counters; of a mapped model the counters
+ * alone, and nothing if nothing was asked of the page cache. False if memory fails. */
 bool ttx_ram_json(cJSON *o, const ttx_residency *r);
 
 #endif

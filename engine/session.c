@@ -41,6 +41,7 @@ static void forward(ttx_step *s) {
         arch->layer(s, il);
     }
     s->layer = -1;
+    if (s->rt) ttx_residency_layer(s->rt->residency, (int)s->hp->n_layer);
     arch->output(s);
 }
 

@@ -1,12 +1,13 @@
 /* residency.c -- see residency.h.
  *
- * The streaming mode is in stream.c; here are the modes of a model that fits in memory. A range's
- * address is a base address plus its offset: the base is the file's mapping, or our own copy, whose
- * first page stands for the page of the file in which the weights begin (so that alignment is kept
- * and the header is not read twice).
+ * The streaming mode is in stream.c, what the page cache is told of a mapped model in mapped.c;
+ * here are the modes of a model that fits in memory. A range's address is a base address plus its
+ * offset: the base is the file's mapping, or our own copy, whose first page stands for the page of
+ * the file in which the weights begin (so that alignment is kept and the header is not read twice).
  */
 #include "residency.h"
 
+#include "mapped.h"
 #include "stream_int.h"
 
 #include <errno.h>
@@ -31,10 +32,11 @@ struct ttx_residency {
     ttx_source *sources;
     struct copy *copies;
     stream *stream; /* NULL: one of the other modes */
+    mapped *mapped; /* NULL: not mapped, or the page cache is left alone */
 };
 
 ttx_residency_settings ttx_residency_default_settings(void) {
-    return (ttx_residency_settings){.mode = TTX_LOAD_MMAP};
+    return (ttx_residency_settings){.mode = TTX_LOAD_MMAP, .pin_bytes = TTX_PIN_AUTO};
 }
 
 static int read_all(const ttx_source *s, struct copy *c, const ttx_residency_settings *set,
@@ -118,6 +120,8 @@ int ttx_residency_open(ttx_residency **out, const ttx_source *sources, uint32_t 
     if (r->mode == TTX_LOAD_MLOCK) lock_sources(r, set);
     for (uint32_t i = 0; i < n_sources && r->mode == TTX_LOAD_MMAP; i++)
         madvise((void *)sources[i].map, sources[i].size, MADV_WILLNEED);
+    if (r->mode == TTX_LOAD_MMAP && (rc = mapped_open(&r->mapped, r->sources, n_sources, set, err)))
+        goto error;
     *out = r;
     return TTX_OK;
 error:
@@ -133,6 +137,7 @@ int ttx_residency_describe(const ttx_residency_settings *settings, ttx_residency
 void ttx_residency_close(ttx_residency *r) {
     if (!r) return;
     stream_close(r->stream);
+    mapped_close(r->mapped);
     for (uint32_t i = 0; r->copies && i < r->n_sources; i++)
         if (r->copies[i].mem) munmap(r->copies[i].mem, r->copies[i].bytes);
     for (uint32_t i = 0; r->sources && r->mode == TTX_LOAD_MLOCK && i < r->n_sources; i++)
@@ -144,10 +149,12 @@ void ttx_residency_close(ttx_residency *r) {
 
 void ttx_residency_layer(ttx_residency *r, int layer) {
     if (r->stream) stream_layer(r->stream, layer);
+    if (r->mapped) mapped_layer(r->mapped, layer);
 }
 
 void ttx_residency_hint(ttx_residency *r, ttx_range range) {
     if (r->stream) stream_hint(r->stream, range);
+    if (r->mapped) mapped_hint(r->mapped, range);
 }
 
 void ttx_residency_guess(ttx_residency *r, const ttx_range *set, int n) {
@@ -165,6 +172,7 @@ int ttx_residency_acquire(ttx_residency *r, ttx_range range, ttx_lease *lease, t
         *lease = (ttx_lease){c->mem + (range.offset - c->first), TTX_RES_RESIDENT, 0};
     else
         *lease = (ttx_lease){r->sources[range.shard].map + range.offset, TTX_RES_UNKNOWN, 0};
+    if (r->mapped) lease->state = mapped_use(r->mapped, range);
     return TTX_OK;
 }
 
@@ -172,6 +180,7 @@ int ttx_residency_acquire_any(ttx_residency *r, const ttx_range *set, int n, boo
                               ttx_err *err) {
     if (r->stream) return stream_acquire_any(r->stream, set, n, got, err);
     for (int i = 0; i < n; i++) got[i] = true;
+    if (r->mapped) mapped_use_any(r->mapped, set, n, got);
     return TTX_OK;
 }
 
@@ -183,8 +192,14 @@ const ttx_residency_layout *ttx_residency_get_layout(const ttx_residency *r) {
     return r->stream ? &r->stream->layout : NULL;
 }
 
+bool ttx_residency_counts(const ttx_residency *r) {
+    return r->stream || r->mapped;
+}
+
 ttx_residency_counters ttx_residency_get_counters(const ttx_residency *r) {
-    return r->stream ? r->stream->count : (ttx_residency_counters){0};
+    return r->stream   ? r->stream->count
+           : r->mapped ? *mapped_counters(r->mapped)
+                       : (ttx_residency_counters){0};
 }
 
 ttx_load_mode ttx_residency_mode(const ttx_residency *r) {

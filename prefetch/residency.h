@@ -44,19 +44,49 @@ typedef struct ttx_lease {
     uint64_t wait_ns;          /* of the acquire, for bytes that were not there yet */
 } ttx_lease;
 
+/* What is read before it is asked for: bits. */
+enum {
+    TTX_PREFETCH_LAYER = 1, /* weights outside the experts, layers ahead, as the plan says */
+    TTX_PREFETCH_EXPERT = 2 /* mapped: an expert's three matrices once it is chosen; streamed: those
+                               that the next layer's router is likely to choose */
+};
+
+/* What happens to the pages of a mapped model that have been used. */
+typedef enum ttx_evict {
+    TTX_EVICT_OFF,
+    TTX_EVICT_COLD,    /* they are the first to go when memory is short */
+    TTX_EVICT_DONTNEED /* they are freed */
+} ttx_evict;
+
+/* When: an expert once a token does without it that the one before used; or all that a layer used,
+ * once the layer is done. */
+typedef enum ttx_evict_when { TTX_EVICT_DESELECTED, TTX_EVICT_LAYER } ttx_evict_when;
+
+#define TTX_PIN_AUTO UINT64_MAX
+
 typedef struct ttx_residency_settings {
     ttx_load_mode mode;
-    /* Of the streaming mode: the accesses of a step (needed for the call alone); how much memory
-     * the whole run may take, and how much of it the caller takes itself; how many rows of a table
-     * a launch may read. */
+    unsigned prefetch;       /* TTX_PREFETCH_* */
+    uint32_t prefetch_ahead; /* layers; 0: as far as memory allows (streamed), 2 (mapped) */
+    ttx_evict evict;
+    ttx_evict_when evict_when;
+    /* Bytes outside the experts to be kept for good: locked in the page cache (mapped), or in
+     * memory of our own (streamed). TTX_PIN_AUTO: none (mapped), all that fit (streamed). */
+    uint64_t pin_bytes;
+    /* To be pinned first, whatever pin_bytes says; borrowed for the call. */
+    const ttx_range *pins;
+    uint32_t n_pins;
+    /* The accesses of a step: of the streaming mode, and of mapping with any of the above (needed
+     * for the call alone). */
     const ttx_plan *plan;
+    /* Of the streaming mode: how much memory the whole run may take, and how much of it the caller
+     * takes itself; how many rows of a table a launch may read. */
     uint64_t budget, reserved;
     uint32_t rows_at_once;
     ttx_cache_policy policy;
     ttx_future future; /* of TTX_CACHE_OPTIMUM */
     ttx_guess_kind guess;
-    bool no_guesses;   /* read no expert before a router has chosen it */
-    bool threads;      /* blocking reads in threads instead of io_uring */
+    bool threads;      /* do without io_uring: blocking reads in threads, advice by system calls */
     struct ttx_io *io; /* of tests: read through this; NULL: io_uring. Borrowed */
     /* Called with one line for a fallback that was taken (mlock refused, ...); may be NULL. */
     void (*warn)(void *ctx, const char *line);
@@ -90,9 +120,13 @@ typedef struct ttx_residency_counters {
     uint64_t expert_uses, expert_hits; /* experts asked for, and found there */
     uint64_t dense_uses, dense_hits;   /* the same of blocks outside the experts */
     uint64_t guesses, guesses_used, guesses_late;
-    uint64_t evictions, evicted_bytes;
-    uint64_t stalls, stall_ns; /* waits for bytes */
-    uint64_t retries;          /* short or failed reads that were repeated */
+    /* Of a mapped model: ranges that were missing and asked for in advance, those of them that were
+     * used, and used before they were there; bytes locked. */
+    uint64_t prefetches, prefetch_bytes, prefetches_used, prefetches_late;
+    uint64_t locked_bytes;
+    uint64_t evictions, evicted_bytes; /* experts from the cache; ranges of a mapped model */
+    uint64_t stalls, stall_ns;         /* waits for bytes */
+    uint64_t retries;                  /* short or failed reads that were repeated */
 } ttx_residency_counters;
 
 /* `sources` is copied. Errors: TTX_E_RUNTIME (no memory, read error), TTX_E_INTERRUPTED. */
@@ -100,7 +134,7 @@ int ttx_residency_open(ttx_residency **out, const ttx_source *sources, uint32_t 
                        const ttx_residency_settings *settings, ttx_err *err);
 void ttx_residency_close(ttx_residency *r); /* NULL is fine */
 
-/* The engine is about to run layer l. */
+/* The engine is about to run layer l; n_layer: what comes after the last one. */
 void ttx_residency_layer(ttx_residency *r, int layer);
 void ttx_residency_hint(ttx_residency *r, ttx_range range);
 /* The range lies inside its source. Errors: TTX_E_RUNTIME. */
@@ -119,6 +153,10 @@ void ttx_residency_guess(ttx_residency *r, const ttx_range *set, int n);
  * layer's, by its router, would be of use now: there are experts that are not in memory, and the
  * guesses so far were worth their bytes. */
 bool ttx_residency_routed(ttx_residency *r);
+
+/* Whether there is anything to count: the mode is TTX_LOAD_STREAM, or a mapped model's page cache
+ * is advised. */
+bool ttx_residency_counts(const ttx_residency *r);
 
 /* NULL unless the mode is TTX_LOAD_STREAM. */
 const ttx_residency_layout *ttx_residency_get_layout(const ttx_residency *r);

@@ -236,7 +236,8 @@ static void guess_by_history(stream *s) {
 
 /* While there is a ring the device has better things to do. A guess costs a read and a slot. */
 bool stream_routed(stream *s) {
-    if (s->set.no_guesses || s->has_ring || !s->count.evictions) return false;
+    bool wanted = s->set.prefetch & TTX_PREFETCH_EXPERT;
+    if (!wanted || s->has_ring || !s->count.evictions) return false;
     if (!ttx_guesser_pays(&s->guesser)) return false;
     if (s->set.guess == TTX_GUESS_ROUTER) return true;
     guess_by_history(s);
@@ -245,8 +246,9 @@ bool stream_routed(stream *s) {
 }
 
 void stream_layer(stream *s, int layer) {
+    s->stage = (uint32_t)layer;
     if (layer == 0) ttx_guesser_step(&s->guesser);
-    if (layer >= 0) ttx_policy_layer(&s->policy, (uint32_t)layer);
+    if (s->stage < s->n_layer) ttx_policy_layer(&s->policy, s->stage);
     stream_pump(s, false);
 }
 

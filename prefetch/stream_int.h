@@ -140,6 +140,7 @@ typedef struct stream {
     uint32_t first_row, n_rows;
     uint64_t row_bytes;
     /* What is known of uses. */
+    uint32_t stage; /* the layer that is run; n_layer: what comes after the last one */
     uint64_t tick;
     ttx_policy policy;
     ttx_guesser guesser;

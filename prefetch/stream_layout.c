@@ -240,6 +240,16 @@ static void pin(dense *b, uint64_t *room) {
     *room -= b->bytes;
 }
 
+/* What was asked for by name. */
+static void pin_asked(draft *d, uint64_t *room) {
+    const ttx_residency_settings *set = &d->s->set;
+    for (uint32_t k = 0; k < set->n_pins; k++)
+        for (uint32_t i = 0; i < d->n; i++)
+            if (d->v[i].range.shard == set->pins[k].shard &&
+                d->v[i].range.offset == set->pins[k].offset)
+                pin(&d->v[i], room);
+}
+
 /* Small ones, then a fixed share everywhere along the plan, then whatever still fits. */
 static void pin_rest(draft *d, uint64_t room) {
     uint64_t largest = 1, left = 0;
@@ -296,7 +306,7 @@ static int divide(draft *d, ttx_err *err) {
     bool fits = choose_giants(d, room, &smallest);
     if (d->dense_bytes < smallest) smallest = d->dense_bytes;
     l->smallest = fixed + smallest;
-    if (d->dense_bytes <= room) {
+    if (d->dense_bytes <= room && d->dense_bytes <= s->set.pin_bytes) {
         for (uint32_t i = 0; i < d->n; i++) d->v[i].pin = true;
     } else if (!fits) {
         return ttx_fail(err, TTX_E_RUNTIME,
@@ -307,11 +317,12 @@ static int divide(draft *d, ttx_err *err) {
     } else {
         uint64_t need = ring_need(d, &launch), want = 2 * launch + need + RING_AHEAD;
         room -= pinned_bytes(d) + need;
+        pin_asked(d, &room);
         s->ring_bytes = need;
         if (want > need + room / 8) want = need + room / 8 / STREAM_ALIGN * STREAM_ALIGN;
         s->ring_bytes = want;
         room -= want - need;
-        pin_rest(d, room);
+        pin_rest(d, room < s->set.pin_bytes ? room : s->set.pin_bytes);
         if (!ring_need(d, &launch)) s->ring_bytes = 0; /* everything large happened to be pinned */
     }
     l->pinned = pinned_bytes(d);

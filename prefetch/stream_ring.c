@@ -57,6 +57,15 @@ static uint32_t next_ring_block(stream *s) {
     return s->order[s->ring_next];
 }
 
+/* Whether reading ahead goes as far as the next block. */
+static bool within_reach(stream *s) {
+    const block *b = &s->blocks[next_ring_block(s)];
+    uint32_t stages = s->n_layer + 1, stage = b->layer < s->n_layer ? b->layer : s->n_layer;
+    if (!(s->set.prefetch & TTX_PREFETCH_LAYER)) return false;
+    if (!s->set.prefetch_ahead) return true;
+    return (stage + stages - s->stage) % stages <= s->set.prefetch_ahead;
+}
+
 static bool feed_ring(stream *s) {
     uint32_t id = next_ring_block(s);
     if (s->blocks[id].state != BLOCK_ABSENT || !place(s, id)) return false;
@@ -75,7 +84,7 @@ void ring_feed(stream *s) {
     ring_reclaim(s);
     while (s->queues[READ_ORDER].n < FEED) {
         bool pins = s->pin_next < s->n_order;
-        if (s->has_ring &&
+        if (s->has_ring && within_reach(s) &&
             (!pins || next_ring_block(s) == s->order[s->pin_next] || s->ring_next < s->pin_next) &&
             feed_ring(s))
             continue;

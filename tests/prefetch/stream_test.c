@@ -47,6 +47,7 @@ static ttx_residency_settings stream_settings(const subject *x, uint64_t budget)
     set.plan = &x->plan;
     set.budget = budget;
     set.rows_at_once = CALL;
+    set.prefetch = TTX_PREFETCH_LAYER | TTX_PREFETCH_EXPERT;
     return set;
 }
 
