@@ -98,11 +98,12 @@ static size_t rule_gpt2(const tok_chars *c, size_t p, size_t end) {
 }
 
 static size_t rule_digit(const tok_chars *c, size_t p, size_t end) { /* \p{N} */
-    return at_most(p, run_of(c, p, end, UC_NUMBER), 1);
+    (void)end;
+    return p + (c->cls[p] == UC_NUMBER);
 }
 
 static size_t rule_digits3(const tok_chars *c, size_t p, size_t end) { /* \p{N}{1,3} */
-    return at_most(p, run_of(c, p, at_most(p, end, 3), UC_NUMBER), 3);
+    return run_of(c, p, at_most(p, end, 3), UC_NUMBER);
 }
 
 static size_t rule_digits(const tok_chars *c, size_t p, size_t end) { /* \p{N}+ */

@@ -4,6 +4,7 @@
 #include "unicode.h"
 
 #include <stdlib.h>
+#include <time.h>
 
 static int failures;
 
@@ -84,6 +85,45 @@ static void test_names(void) {
     CHECK(!tok_find_split("llama3 llama-v3", 15));
 }
 
+/* ---- time ---- */
+
+/* Long runs of anything are split in linear time: milliseconds, where looking ahead over the run
+ * from each character would take half a minute. Time of this CPU, since machines are busy. */
+static void test_linear(void) {
+    enum { N = 1 << 18 };
+    static const char *const splits[] = {"default",      "llama-bpe",      "qwen2",      "gpt-2",
+                                         "smollm",       "gpt-4o",         "tekken",     "falcon",
+                                         "deepseek-llm", "deepseek-coder", "deepseek-v3"};
+    static const char *const runs[] = {"a",  "A", "1",      " ",      "\n",     "\n ",  "a1",
+                                       "'s", "!", "\u4e16", "\u3000", "\u0301", "\x01", "aA"};
+    char *text = malloc(N + 4);
+    uint32_t *numbers = calloc(N + 4, 4 * sizeof *numbers); /* cp, off, ends, scratch */
+    uint8_t *cls = malloc(N + 4);
+    if (!text || !numbers || !cls) abort();
+    tok_chars c = {.cp = numbers, .off = numbers + N + 4, .cls = cls};
+    for (size_t r = 0; r < sizeof runs / sizeof *runs; r++) {
+        size_t len = strlen(runs[r]), n = 0;
+        for (; n + len < N; n += len) memcpy(text + n, runs[r], len);
+        text[n++] = 'x'; /* the run ends before the text does */
+        tok_decode_chars(&c, text, n);
+        for (size_t i = 0; i < sizeof splits / sizeof *splits; i++) {
+            const uint32_t *words;
+            clock_t start = clock();
+            const tok_split *split = tok_find_split(splits[i], strlen(splits[i]));
+            size_t n_words =
+                tok_split_words(split, &c, numbers + 2 * (N + 4), numbers + 3 * (N + 4), &words);
+            double s = (double)(clock() - start) / CLOCKS_PER_SEC;
+            CHECK_INT(words[n_words - 1], c.n);
+            if (s < 2) continue;
+            failures++;
+            printf("%s: '%s' times %zu: %.1f s\n", splits[i], runs[r], n / len, s);
+        }
+    }
+    free(cls);
+    free(numbers);
+    free(text);
+}
+
 /* ---- Unicode ---- */
 
 static void test_classes(void) {
@@ -153,6 +193,7 @@ int main(void) {
     test_gpt4o();
     test_deepseek();
     test_names();
+    test_linear();
     test_classes();
     test_utf8();
     test_byte_spelling();
