@@ -40,7 +40,8 @@ typedef struct sinks {
     size_t scored;
     FILE *logits; /* NULL: not wanted */
     ttx_npy ref;  /* values NULL: not wanted */
-    double *kl;   /* [ref.rows] */
+    const char *logits_path, *ref_path;
+    double *kl; /* [ref.rows] */
     size_t n_rows, same_top;
 } sinks;
 
@@ -58,11 +59,14 @@ static bool log_softmax(float *out, const float *logits, size_t n) {
 }
 
 /* KL(p || q) of two rows of log-probabilities. Written as a sum of p log(p/q) - p + q, whose terms
- * are all positive: the rounding of single probabilities then cancels to second order. */
-static double divergence(const float *p, const float *q, size_t n) {
+ * are all positive: the rounding of single probabilities then cancels to second order. *total: the
+ * sum of p, 1 if p is what it should be; NaN if a part of it is. */
+static double divergence(const float *p, const float *q, size_t n, double *total) {
     double sum = 0;
+    *total = 0;
     for (size_t i = 0; i < n; i++) {
         double a = exp((double)p[i]), d = (double)q[i] - p[i];
+        *total += a;
         if (a > 0)
             sum += a * (expm1(d) - d);
         else
@@ -89,10 +93,17 @@ static int take_row(sinks *k, const float *logits, int32_t next, bool scored, tt
         k->scored++;
     }
     if (k->logits && fwrite(k->row, sizeof(float), k->n_vocab, k->logits) != k->n_vocab)
-        return ttx_fail(err, TTX_E_RUNTIME, "cannot write log-probabilities: disk full?");
+        return ttx_fail(err, TTX_E_RUNTIME, "%s: cannot write: %s", k->logits_path,
+                        strerror(errno));
     if (k->ref.values) {
         const float *p = k->ref.values + k->n_rows * k->n_vocab;
-        k->kl[k->n_rows] = divergence(p, k->row, k->n_vocab);
+        double total;
+        k->kl[k->n_rows] = divergence(p, k->row, k->n_vocab, &total);
+        if (!(fabs(total - 1) < 0.01))
+            return ttx_fail(err, TTX_E_USAGE,
+                            "%s: row %zu: expected logarithms of probabilities that sum to 1, "
+                            "found a sum of %.4g",
+                            k->ref_path, k->n_rows, total);
         k->same_top += top(p, k->n_vocab) == top(k->row, k->n_vocab);
     }
     k->n_rows++;
@@ -100,6 +111,12 @@ static int take_row(sinks *k, const float *logits, int32_t next, bool scored, tt
 }
 
 /* ---- evaluation ---- */
+
+static void show_progress(const sinks *k, size_t n) {
+    if (isatty(STDERR_FILENO))
+        fprintf(stderr, "\r%zu of %zu tokens, perplexity %.4f ", k->n_rows, n,
+                exp(k->nll / (double)(k->scored ? k->scored : 1)));
+}
 
 static int eval_chunk(ttx_session *s, const job *j, size_t begin, size_t piece, ttx_class cls,
                       sinks *k, ttx_err *err) {
@@ -117,6 +134,7 @@ static int eval_chunk(ttx_session *s, const job *j, size_t begin, size_t piece, 
             bool scored = pos >= j->first && pos + 1 < n;
             rc = take_row(k, ttx_session_logits(s, i), scored ? ids[pos + 1] : 0, scored, err);
         }
+        if (!rc) show_progress(k, j->n);
     }
     ids[0] = kept;
     return rc;
@@ -125,15 +143,11 @@ static int eval_chunk(ttx_session *s, const job *j, size_t begin, size_t piece, 
 static int eval_all(ttx_session *s, const job *j, size_t piece, ttx_class cls, sinks *k,
                     ttx_err *err) {
     size_t n_chunks = (j->n + j->chunk - 1) / j->chunk;
-    for (size_t i = 0; i < n_chunks; i++) {
-        int rc = eval_chunk(s, j, i * j->chunk, piece, cls, k, err);
-        if (rc) return rc;
-        if (isatty(STDERR_FILENO))
-            fprintf(stderr, "\rchunk %zu of %zu, perplexity %.4f ", i + 1, n_chunks,
-                    exp(k->nll / (double)(k->scored ? k->scored : 1)));
-    }
+    int rc = TTX_OK;
+    for (size_t i = 0; i < n_chunks && !rc; i++)
+        rc = eval_chunk(s, j, i * j->chunk, piece, cls, k, err);
     if (isatty(STDERR_FILENO)) fprintf(stderr, "\r%60s\r", "");
-    return TTX_OK;
+    return rc;
 }
 
 /* ---- what to evaluate ---- */
@@ -256,7 +270,9 @@ static int run(const void *arg, ttx_err *err) {
     ttx_engine e = {0};
     ttx_session *s = NULL;
     job j = {0};
-    sinks k = {.interrupted = ttx_catch_interrupt(SA_RESTART)};
+    sinks k = {.interrupted = ttx_catch_interrupt(SA_RESTART),
+               .logits_path = set->logits,
+               .ref_path = set->compare};
     ttx_outfile out = {0};
     if (!set->file == !set->tokens)
         return ttx_fail(err, TTX_E_USAGE, "eval: expected one of -f and --tokens");
@@ -264,6 +280,7 @@ static int run(const void *arg, ttx_err *err) {
     if (rc) goto done;
     k.n_vocab = e.model->hp.n_vocab;
     if (args.n_ctx == TTX_CTX_DEFAULT) args.n_ctx = 512;
+    if (args.n_ctx == 0) args.n_ctx = e.model->hp.n_ctx_train;
     rc = set->file ? read_text(&e, set->file, args.n_ctx, &j, err)
                    : read_ids(set->tokens, e.model->hp.n_vocab, &j, err);
     if (rc || (rc = open_sinks(&k, set, &j, &out, err))) goto done;
@@ -301,7 +318,9 @@ static const ttx_opt options[] = {
      "write natural-log probabilities, float32 [n_tokens, n_vocab], as .npy", .group = "Results"},
     {"--compare", OPT_STR, EVAL(compare), "FILE",
      "print the divergence KL(FILE || this run) from an earlier --logits"},
-    TTX_OPTS_ENGINE,
+    TTX_OPTS_ENGINE("512; with --tokens: their number"),
+    TTX_OPTS_LLAMA_CPP,
+    {"-b, --batch-size", OPT_IGNORED1, .arg = "N", .help = "see -ub"},
     {.kind = OPT_END},
 };
 

@@ -137,6 +137,7 @@ static int converse(run_state *r, ttx_err *err) {
         ssize_t n = getline(&line, &cap, stdin);
         if (n < 0 && !feof(stdin) && !*r->interrupted)
             rc = ttx_fail(err, TTX_E_RUNTIME, "standard input: cannot read: %s", strerror(errno));
+        if (n < 0 && isatty(STDIN_FILENO)) fputc('\n', stderr); /* leaves the line of the '>' */
         if (n < 0) break;
         ttx_catch_interrupt(SA_RESTART);
         while (n && (line[n - 1] == '\n' || line[n - 1] == '\r')) line[--n] = 0;
@@ -419,19 +420,11 @@ static const ttx_opt options[] = {
     {"--ignore-eos", OPT_FLAG, RUN(ignore_eos), .help = "never end the text"},
     {"-b, --batch-size", OPT_U32, RUN(n_batch), "N", "most tokens of a prompt taken at once",
      .min = 1, .max = 1 << 16, .group = "Engine"},
-    TTX_OPTS_ENGINE,
+    TTX_OPTS_ENGINE("the model's, at most 4096 and what memory allows"),
     {"--json", OPT_STR, RUN(json), "FILE", "write the summary as JSON", .group = "Output"},
     {"--log-file", OPT_STR, RUN(log_file), "FILE",
      "append everything that the run says on stderr to a file"},
-    {"-ngl, --gpu-layers, --n-gpu-layers", OPT_IGNORED1, .arg = "N", .help = "there is no GPU here",
-     .group = "Accepted for llama.cpp command lines, without effect"},
-    {"-ot, --override-tensor", OPT_IGNORED1, .arg = "PATTERN", .help = "no tensor is moved"},
-    {"-ncmoe, --n-cpu-moe", OPT_IGNORED1, .arg = "N", .help = "all experts are on the CPU"},
-    {"-fa, --flash-attn", OPT_IGNORED1, .arg = "on|off|auto", .help = "attention is always fused"},
-    {"-fit, --fit", OPT_IGNORED1, .arg = "on|off", .help = "see -c"},
-    {"-lv, --verbosity", OPT_IGNORED1, .arg = "N", .help = "see -v"},
-    {"-nr, --no-repack", OPT_IGNORED, .help = "weights are never repacked"},
-    {"--no-warmup", OPT_IGNORED, .help = "there is no warm-up"},
+    TTX_OPTS_LLAMA_CPP,
     {"-cnv, --conversation", OPT_IGNORED, .help = "see --chat and -i"},
     {"-no-cnv, --no-conversation", OPT_IGNORED, .help = "that is how ttx runs without --chat"},
     {"-st, --single-turn", OPT_IGNORED, .help = "that is how ttx runs without -i"},

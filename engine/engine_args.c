@@ -85,26 +85,27 @@ static int open_stats(ttx_engine *e, const ttx_engine_args *a, ttx_err *err) {
         return ttx_fail(err, TTX_E_USAGE,
                         "expert statistics: expected a model with experts, found %s without",
                         a->model);
-    int rc = ttx_expert_stats_new(&e->stats, hp->n_layer, hp->n_expert, err);
+    int rc = TTX_OK;
+    if (e->stats_to && strcmp(e->stats_to, "-") != 0)
+        rc = ttx_outfile_open(&e->stats_file, e->stats_to, err);
+    if (!rc) rc = ttx_expert_stats_new(&e->stats, hp->n_layer, hp->n_expert, err);
     if (!rc) e->sinks[e->n_sinks++] = ttx_expert_stats_sink(e->stats);
     return rc;
 }
 
 static int write_stats(ttx_engine *e, int rc, ttx_err *err) {
     if (!e->stats_to || rc) return rc;
-    if (strcmp(e->stats_to, "-") == 0) {
-        FILE *to[] = {stderr, ttx_note_log()};
-        for (int i = 0; i < 2 && to[i]; i++) {
-            ttx_expert_stats_print(e->stats, to[i]);
-            if (env_is_set("TTX_EXPERT_TRACE_PER_LAYER"))
-                ttx_expert_stats_print_layers(e->stats, to[i]);
-        }
-        return rc;
+    if (e->stats_file.f) {
+        rc = ttx_expert_stats_json(e->stats, e->stats_file.f, err);
+        return ttx_outfile_close(&e->stats_file, rc, err);
     }
-    ttx_outfile out;
-    rc = ttx_outfile_open(&out, e->stats_to, err);
-    if (rc) return rc;
-    return ttx_outfile_close(&out, ttx_expert_stats_json(e->stats, out.f, err), err);
+    FILE *to[] = {stderr, ttx_note_log()};
+    for (int i = 0; i < 2 && to[i]; i++) {
+        ttx_expert_stats_print(e->stats, to[i]);
+        if (env_is_set("TTX_EXPERT_TRACE_PER_LAYER"))
+            ttx_expert_stats_print_layers(e->stats, to[i]);
+    }
+    return rc;
 }
 
 static int open_routes(ttx_engine *e, const ttx_engine_args *a, ttx_err *err) {
@@ -230,6 +231,7 @@ int ttx_engine_finish(ttx_engine *e, int rc, ttx_err *err) {
 
 void ttx_engine_close(ttx_engine *e) {
     ttx_route_writer_close(e->route_writer, TTX_E_RUNTIME, NULL); /* not finished: discarded */
+    if (e->stats_file.f) ttx_outfile_close(&e->stats_file, TTX_E_RUNTIME, NULL);
     ttx_trace_close(e->rt.trace, TTX_E_RUNTIME, NULL, NULL);
     ttx_trace_tensors_free(&e->trace_tensors);
     cJSON_Delete(e->trace_config);

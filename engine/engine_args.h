@@ -7,8 +7,9 @@
 #include "expert_stats.h"
 #include "model.h"
 #include "note.h"
-#include "route_file.h"
 #include "opt.h"
+#include "outfile.h"
+#include "route_file.h"
 #include "runtime.h"
 #include "session.h"
 #include "trace_tensors.h"
@@ -57,10 +58,10 @@ void ttx_engine_args_defaults(ttx_engine_args *a);
     {"-m, --model", OPT_STR, TTX_ARG(model), "FILE", "GGUF model, or any shard of one", \
      .group = "Model", .required = true}
 
-/* Option rows; put them after TTX_OPT_MODEL and the command's own. */
-#define TTX_OPTS_ENGINE \
+/* Option rows; put them after TTX_OPT_MODEL and the command's own. `default_ctx`: words for it. */
+#define TTX_OPTS_ENGINE(default_ctx) \
     {"-c, --ctx-size", OPT_U32, TTX_ARG(n_ctx), "N", "context size in tokens; 0: as trained", .max = 1 << 30, \
-     .shown_default = "the model's, at most 4096 and what memory allows", .group = "Engine"}, \
+     .shown_default = default_ctx, .group = "Engine"}, \
     {"-t, --threads", OPT_INT, TTX_ARG(n_threads), "N", "threads", .min = -1, .max = 1024, \
      .shown_default = "every core"}, \
     {"-tb, --threads-batch", OPT_INT, TTX_ARG(n_threads_batch), "N", \
@@ -136,6 +137,18 @@ void ttx_engine_args_defaults(ttx_engine_args *a);
      .choices = "block|drop"}, \
     {"--trace-max", OPT_SIZE, TTX_ARG(trace_max), "SIZE", "stop recording at this size", \
      .shown_default = "no limit"}
+
+/* So that pasted command lines of llama.cpp run. */
+#define TTX_OPTS_LLAMA_CPP \
+    {"-ngl, --gpu-layers, --n-gpu-layers", OPT_IGNORED1, .arg = "N", .help = "there is no GPU here", \
+     .group = "Accepted for llama.cpp command lines, without effect"}, \
+    {"-ot, --override-tensor", OPT_IGNORED1, .arg = "PATTERN", .help = "no tensor is moved"}, \
+    {"-ncmoe, --n-cpu-moe", OPT_IGNORED1, .arg = "N", .help = "all experts are on the CPU"}, \
+    {"-fa, --flash-attn", OPT_IGNORED1, .arg = "on|off|auto", .help = "attention is always fused"}, \
+    {"-fit, --fit", OPT_IGNORED1, .arg = "on|off", .help = "see -c"}, \
+    {"-lv, --verbosity", OPT_IGNORED1, .arg = "N", .help = "see -v"}, \
+    {"-nr, --no-repack", OPT_IGNORED, .help = "weights are never repacked"}, \
+    {"--no-warmup", OPT_IGNORED, .help = "there is no warm-up"}
 /* clang-format on */
 
 typedef struct ttx_tokenizer ttx_tokenizer;
@@ -150,7 +163,8 @@ typedef struct ttx_engine {
     ttx_route_source source;
     ttx_route_writer *route_writer;
     ttx_expert_stats *stats;
-    const char *stats_to;    /* a file, or "-" */
+    const char *stats_to;    /* a file, or "-"; NULL: nowhere */
+    ttx_outfile stats_file;  /* open from the start: better to fail before a run than after it */
     ttx_route_sink sinks[2]; /* filled up to n_sinks */
     int n_sinks;
     ttx_trace_tensors trace_tensors;

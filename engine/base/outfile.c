@@ -24,12 +24,15 @@ int ttx_outfile_open(ttx_outfile *o, const char *path, ttx_err *err) {
         return ttx_fail(err, TTX_E_USAGE, "output: expected a file name, found an empty one");
     struct stat st = {.st_mode = S_IFREG | 0666};
     bool exists = stat(path, &st) == 0;
-    if (!S_ISREG(st.st_mode)) {
+    bool direct = !S_ISREG(st.st_mode); /* a device, a pipe */
+    /* through a link: keep the link */
+    o->path = exists && !direct ? realpath(path, NULL) : strdup(path);
+    if (!o->path) return ttx_outfile_close(o, ttx_fail_nomem(err, "a path", PATH_MAX), err);
+    if (direct) {
         o->f = fopen(path, "we");
-        return o->f ? 0 : cannot("open", path, err);
+        return o->f ? 0 : ttx_outfile_close(o, cannot("open", path, err), err);
     }
-    o->path = exists ? realpath(path, NULL) : strdup(path); /* through a link: keep the link */
-    if (!o->path || asprintf(&o->draft, "%s.%d.tmp", o->path, (int)getpid()) < 0) {
+    if (asprintf(&o->draft, "%s.%d.tmp", o->path, (int)getpid()) < 0) {
         o->draft = NULL;
         return ttx_outfile_close(o, ttx_fail_nomem(err, "a path", PATH_MAX), err);
     }
@@ -42,7 +45,7 @@ int ttx_outfile_open(ttx_outfile *o, const char *path, ttx_err *err) {
 }
 
 int ttx_outfile_close(ttx_outfile *o, int rc, ttx_err *err) {
-    const char *name = o->path ? o->path : o->f == stdout ? "standard output" : "output";
+    const char *name = o->path ? o->path : "standard output";
     errno = 0;
     bool bad = o->f && (fflush(o->f) != 0 || ferror(o->f));
     if (o->f && o->f != stdout && fclose(o->f) != 0) bad = true;

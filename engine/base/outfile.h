@@ -8,8 +8,8 @@
 
 typedef struct ttx_outfile {
     FILE *f;     /* write here */
-    char *path;  /* where it will be; NULL: written in place, or standard output */
-    char *draft; /* where it is being written */
+    char *path;  /* where it will be; NULL: standard output */
+    char *draft; /* where it is being written; NULL: in place */
 } ttx_outfile;
 
 /* `path` NULL or "-": standard output. An ordinary file is written as a draft beside it, which

@@ -21,6 +21,7 @@ from pathlib import Path
 
 TTX, TINY_MODEL = (str(Path(a).resolve()) for a in sys.argv[1:3])
 N_VOCAB = 320
+EVEN = [-math.log(N_VOCAB)] * N_VOCAB
 
 
 def ttx(*args, stdin=b"", **more):
@@ -114,6 +115,12 @@ REFUSED = [
      "ttx: text: expected a .npy file (version 1), found another"),
     (["eval", *M, "--tokens", "ids", "--compare", "small.npy"], 2,
      "ttx: small.npy: expected 3 x 320 values, found 1 x 1"),
+    (["eval", *M, "--tokens", "ids", "--compare", "nan.npy"], 2, "ttx: nan.npy: row 1: expected logarithms of "
+     "probabilities that sum to 1, found a sum of ...nan"),
+    (["eval", *M, "--tokens", "ids", "--compare", "raw.npy"], 2, "ttx: raw.npy: row 0: expected logarithms of "
+     "probabilities that sum to 1, found a sum of 320"),
+    (["run", "-m", "moe.gguf", "-p", "x", "--expert-stats", "none/x.json"], 1,
+     "ttx: none/x.json: cannot create: No such file or directory"),
     (["eval", *M, "--tokens", "ids", "--logits", "none/x.npy"], 1, "ttx: none/x.npy...: cannot create: No such file or directory"),
     (["plan"], 2, "ttx: plan: option '-m FILE' is required; see 'ttx plan --help'"),
     (["plan", "-m", "none.gguf"], 1, "ttx: none.gguf: No such file or directory"),
@@ -365,6 +372,12 @@ def test_broken_pipe():
             p = subprocess.run([TTX, *args], stdout=full, stderr=subprocess.PIPE, timeout=60)
         assert p.returncode == 1, (args, p)
         assert p.stderr.decode().splitlines()[-1] == "ttx: standard output: cannot write: No space left on device"
+    for args in (["eval", *M, "--tokens", "ids", "--logits", "/dev/full"], ["gguf-dump", *M, "-o", "/dev/full"],
+                 ["run", *M, "-p", "a", "-n", 2, "--json", "/dev/full"],
+                 ["run", "-m", "moe.gguf", "-p", "a", "-n", 2, "--save-routes", "/dev/full"]):
+        p = ttx(*args)
+        assert p.returncode == 1, (args, p)
+        assert p.stderr.decode().splitlines()[-1] == "ttx: /dev/full: cannot write: No space left on device"
 
 
 # ---- eval ----
@@ -418,6 +431,10 @@ def test_eval_text():
     m = re.fullmatch(r"perplexity: ([\d.]+) \+/- ([\d.]+) over (\d+) tokens\n", out)
     assert int(m[3]) == len(nll)
     assert math.isclose(float(m[1]), math.exp(mean), rel_tol=1e-5), (out, math.exp(mean))
+    trained = good("eval", *M, "-f", "words", "-c", 0).stdout  # as run's -c 0
+    assert trained == good("eval", *M, "-f", "words", "-c", 256).stdout
+    p = good("eval", *M, "-f", "words", "-c", c, "-b", 64, "-ngl", 99, "-fa", "on")
+    assert p.stdout.decode() == out and len(notes(p)) == 3, p
     assert math.isclose(float(m[2]), spread, rel_tol=1e-3), (out, spread)
     # The second chunk by itself, with <s> in the place of its first token, gives the same rows.
     Path("chunk").write_text(json.dumps([1] + ids[c + 1:2 * c]))
@@ -585,7 +602,8 @@ def main():
                            "ids-high": b"[1, 2, 320]", "ids-half": b"[1, 2.5]", "ids-text": b'["a"]',
                            "ids-negative": b"[-1]", "ids-comma": b"[1,]", "ids-open": b"[1, 2",
                            "ids-tail": b"[1]]", "mixed": b'["a", 1]',
-                           "small.npy": npy_of(1, 1)}.items():
+                           "small.npy": npy_of(1, 1), "raw.npy": npy_of(3, N_VOCAB),
+                           "nan.npy": npy_of(3, N_VOCAB, EVEN + EVEN[1:] + [math.nan] + EVEN)}.items():
             Path(name).write_bytes(data)
         for name, test in tests:
             if wanted and name not in wanted:
@@ -596,9 +614,9 @@ def main():
         os.chdir("/")
 
 
-def npy_of(rows, cols):
+def npy_of(rows, cols, values=()):
     head = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {cols}), }}".ljust(117) + "\n"
-    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head.encode() + bytes(4 * rows * cols)
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head.encode() + array.array("f", values or [0] * rows * cols).tobytes()
 
 
 if __name__ == "__main__":
