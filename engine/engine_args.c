@@ -13,6 +13,8 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { MAX_HINTS = 1 << 28 }; /* bytes of a file of hints */
+
 void ttx_engine_args_defaults(ttx_engine_args *a) {
     *a = (ttx_engine_args){.n_ctx = TTX_CTX_DEFAULT,
                            .trace_level = TTX_LEVEL_HEAD,
@@ -146,6 +148,20 @@ static int threads(const ttx_engine_args *a) {
     return most;
 }
 
+static int read_hints(ttx_engine *e, const ttx_engine_args *a, ttx_err *err) {
+    const char *const paths[] = {a->hints, a->pattern};
+    int rc = TTX_OK;
+    for (int i = 0; i < 2 && !rc; i++) {
+        char *text;
+        size_t n;
+        if (!paths[i]) continue;
+        if ((rc = ttx_read_file(paths[i], MAX_HINTS, &text, &n, err))) return rc;
+        rc = (i ? ttx_pattern_read : ttx_hints_read)(&e->hints, e->model, text, n, paths[i], err);
+        free(text);
+    }
+    return rc;
+}
+
 /* Decides who gets how much memory, and opens the file's weights accordingly. */
 static int open_residency(ttx_engine *e, const ttx_engine_args *a, ttx_err *err) {
     ttx_residency_settings set = ttx_residency_default_settings();
@@ -154,7 +170,8 @@ static int open_residency(ttx_engine *e, const ttx_engine_args *a, ttx_err *err)
     set.progress = load_progress;
     e->needs = calloc(1, sizeof *e->needs);
     if (!e->needs) return ttx_fail_nomem(err, "memory plan", sizeof *e->needs);
-    int rc = ttx_ram_choose(e->model, &e->rt, a, &set, &plan, e->needs, err);
+    int rc = read_hints(e, a, err);
+    if (!rc) rc = ttx_ram_choose(e->model, &e->rt, a, &e->hints, &set, &plan, e->needs, err);
     if (!rc) rc = ttx_runtime_open_residency(&e->rt, e->file, &set, err);
     ttx_ram_plan_free(&plan);
     return rc;
@@ -238,6 +255,7 @@ void ttx_engine_close(ttx_engine *e) {
     ttx_route_file_free(e->routes);
     ttx_expert_stats_free(e->stats);
     ttx_runtime_close(&e->rt);
+    ttx_hints_free(&e->hints);
     free(e->needs);
     ttx_model_free(e->model);
     gguf_close(e->file);

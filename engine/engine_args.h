@@ -5,6 +5,7 @@
 #define TTX_ENGINE_ARGS_H
 
 #include "expert_stats.h"
+#include "hints.h"
 #include "model.h"
 #include "note.h"
 #include "opt.h"
@@ -33,8 +34,9 @@ typedef struct ttx_engine_args {
     int32_t guess;        /* a ttx_guess_kind */
     int32_t prefetch;     /* index into TTX_PREFETCH_CHOICES */
     uint32_t prefetch_ahead;
-    const char *pin;           /* "auto", "off", a size, "@list"; NULL: auto */
-    int32_t evict, evict_when; /* a ttx_evict, a ttx_evict_when */
+    const char *pin;             /* "auto", "off", a size, "@list"; NULL: auto */
+    int32_t evict, evict_when;   /* a ttx_evict, a ttx_evict_when */
+    const char *hints, *pattern; /* files that an earlier run has left; NULL: none */
     bool io_threads;
     int32_t isa;
     uint32_t n_expert_used;           /* 0: the model's */
@@ -104,6 +106,11 @@ void ttx_engine_args_defaults(ttx_engine_args *a);
     {"--evict-when", OPT_ENUM, TTX_ARG(evict_when), "WHEN", \
      "... of an expert that the next token does without, or of all that a layer has used", \
      .choices = TTX_EVICT_WHEN_CHOICES}, \
+    {"--hints", OPT_STR, TTX_ARG(hints), "FILE", \
+     "what `ttx report --hints` says of an earlier run: which weights to keep first, which experts to " \
+     "have ready"}, \
+    {"--pattern", OPT_STR, TTX_ARG(pattern), "FILE", \
+     "streaming: guess experts by access_pattern.json of an earlier run's trace"}, \
     {"--io-threads", OPT_FLAG, TTX_ARG(io_threads), \
      .help = "do without io_uring: read with threads, advise with system calls"}, \
     {"--mlock", OPT_FLAG, TTX_ARG(mlock), .help = "the same as --load-mode mlock"}, \
@@ -159,6 +166,7 @@ typedef struct ttx_engine {
     ttx_model *model;
     ttx_runtime rt;
     struct ttx_ram_needs *needs; /* memory besides the weights */
+    ttx_hints hints;
     ttx_route_file *routes;
     ttx_route_source source;
     ttx_route_writer *route_writer;

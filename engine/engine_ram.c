@@ -88,7 +88,7 @@ static int read_pins(const ttx_model *model, const char *path, ttx_residency_set
     }
     free(text);
     set->pins = plan->pins;
-    set->pin_bytes = 0;
+    set->pins_only = true;
     return rc;
 }
 
@@ -105,8 +105,9 @@ static int parse_pin(const ttx_model *model, const ttx_engine_args *a, ttx_resid
 }
 
 /* `large`: the model is larger than the memory that there is for it. */
-static int switches(const ttx_model *model, const ttx_engine_args *a, bool large, uint64_t memory,
-                    ttx_residency_settings *set, ttx_ram_plan *plan, ttx_err *err) {
+static int switches(const ttx_model *model, const ttx_engine_args *a, const ttx_hints *hints,
+                    bool large, uint64_t memory, ttx_residency_settings *set, ttx_ram_plan *plan,
+                    ttx_err *err) {
     enum { BOTH = TTX_PREFETCH_LAYER | TTX_PREFETCH_EXPERT };
     static const unsigned prefetch[] = {BOTH, 0,   TTX_PREFETCH_LAYER, TTX_PREFETCH_EXPERT,
                                         BOTH, BOTH};
@@ -117,7 +118,19 @@ static int switches(const ttx_model *model, const ttx_engine_args *a, bool large
     set->evict_when = (ttx_evict_when)a->evict_when;
     set->threads = a->io_threads;
     int rc = parse_pin(model, a, set, plan, err);
-    if (!stream && large && set->pin_bytes == TTX_PIN_AUTO) set->pin_bytes = memory / 4 * 3;
+    if (!set->n_pins) {
+        set->pins = hints->pins;
+        set->n_pins = hints->n_pins;
+        set->pins_only = hints->n_pins && !stream;
+    }
+    if (!stream && set->pin_bytes == TTX_PIN_AUTO && (large || (hints->pins && !plan->pins))) {
+        set->pin_bytes = memory / 4 * 3;
+        if (!plan->pins && hints->pin_bytes && hints->pin_bytes < set->pin_bytes)
+            set->pin_bytes = hints->pin_bytes;
+    }
+    set->warm = hints->warm;
+    set->n_warm = hints->n_warm;
+    set->successors = hints->successors.v ? &hints->successors : NULL;
     if (!rc && (set->mode == TTX_LOAD_MMAP || stream))
         rc = ttx_plan_decode(model, &plan->plan, err);
     set->plan = &plan->plan;
@@ -140,8 +153,8 @@ static uint64_t reserve(const ttx_model *model, ttx_runtime *rt, ttx_session_set
 }
 
 int ttx_ram_choose(const ttx_model *model, ttx_runtime *rt, const ttx_engine_args *a,
-                   ttx_residency_settings *set, ttx_ram_plan *plan, ttx_ram_needs *needs,
-                   ttx_err *err) {
+                   const ttx_hints *hints, ttx_residency_settings *set, ttx_ram_plan *plan,
+                   ttx_ram_needs *needs, ttx_err *err) {
     bool automatic;
     int rc;
     uint64_t available = ttx_memory_available(), weights = ttx_model_bytes(model);
@@ -165,7 +178,8 @@ int ttx_ram_choose(const ttx_model *model, ttx_runtime *rt, const ttx_engine_arg
         set->policy = (ttx_cache_policy)a->cache_policy;
         set->guess = (ttx_guess_kind)a->guess;
     }
-    return switches(model, a, large, limit > reserved ? limit - reserved : 0, set, plan, err);
+    uint64_t memory = limit > reserved ? limit - reserved : 0;
+    return switches(model, a, hints, large, memory, set, plan, err);
 }
 
 void ttx_ram_print(const ttx_residency_layout *l, const ttx_ram_needs *needs) {
@@ -203,9 +217,10 @@ void ttx_ram_summary(const ttx_residency *r) {
         if (ttx_residency_counts(r)) mapped_summary(&c);
         return;
     }
-    ttx_note("read %.1f MiB (%.1f on demand, %.1f in order, %.1f on guesses); waited %.3f s",
+    ttx_note("read %.1f MiB (%.1f on demand, %.1f in order, %.1f on guesses, %.1f by hints); "
+             "waited %.3f s",
              mib(c.bytes_read), mib(c.demand_bytes), mib(c.order_bytes), mib(c.guess_bytes),
-             (double)c.stall_ns * 1e-9);
+             mib(c.warm_bytes), (double)c.stall_ns * 1e-9);
     if (c.expert_uses)
         ttx_note(
             "experts: %.1f %% of %llu in the cache; %llu evicted; of %llu guessed %.1f %% right, "
@@ -255,6 +270,7 @@ bool ttx_ram_json(cJSON *o, const ttx_residency *r) {
         {"demand_bytes", c.demand_bytes},
         {"order_bytes", c.order_bytes},
         {"guess_bytes", c.guess_bytes},
+        {"warm_bytes", c.warm_bytes},
         {"expert_uses", c.expert_uses},
         {"expert_hits", c.expert_hits},
         {"dense_uses", c.dense_uses},

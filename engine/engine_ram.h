@@ -26,10 +26,10 @@ typedef struct ttx_ram_plan {
 
 /* Fills in the settings as the options say: the load mode, what is prefetched, pinned and evicted,
  * and for the streaming mode the budget. `plan` is freed once the runtime is open, also after an
- * error. Errors: TTX_E_USAGE, TTX_E_RUNTIME. */
+ * error; `hints` outlives the runtime. Errors: TTX_E_USAGE, TTX_E_RUNTIME. */
 int ttx_ram_choose(const ttx_model *model, ttx_runtime *rt, const ttx_engine_args *a,
-                   ttx_residency_settings *set, ttx_ram_plan *plan, ttx_ram_needs *needs,
-                   ttx_err *err);
+                   const ttx_hints *hints, ttx_residency_settings *set, ttx_ram_plan *plan,
+                   ttx_ram_needs *needs, ttx_err *err);
 void ttx_ram_plan_free(ttx_ram_plan *p);
 
 /* The table of a streaming run before it, and what it read after it, as notes. */

@@ -25,14 +25,14 @@ enum {
 };
 
 /* What is known of a range: bits. */
-enum { ASKED = 1, USED = 2, USED_BEFORE = 4 };
+enum { ASKED = 1, USED = 2, USED_BEFORE = 4, PINNED = 8 };
 
 /* A tensor, or an expert's own tensor. Its slices are its experts; otherwise it has one. */
 typedef struct item {
     ttx_range range;
     uint32_t stage, n_slices;
     int32_t expert; /* the tensor is this expert's; -1: it has all of them, or none */
-    bool of_experts, pinned;
+    bool of_experts;
     uint8_t *flags; /* [n_slices] */
 } item;
 
@@ -137,12 +137,20 @@ static void warn(const mapped *m, const char *line) {
     if (m->set.warn) m->set.warn(m->set.warn_ctx, line);
 }
 
-static bool pin_item(mapped *m, item *t) {
-    const ttx_source *s = &m->sources[t->range.shard];
-    uint64_t start = t->range.offset / PAGE * PAGE;
-    if (t->pinned) return true;
-    ttx_advise(m->advisor, TTX_ADVISE_IN, t->range);
-    if (mlock(s->map + start, t->range.offset + t->range.size - start)) {
+/* The pages that a slice touches. */
+static void *pages_of(const mapped *m, ttx_range r, size_t *n) {
+    uint64_t start = r.offset / PAGE * PAGE;
+    *n = r.offset + r.size - start;
+    return (void *)(m->sources[r.shard].map + start);
+}
+
+static bool pin_slice(mapped *m, item *t, uint32_t i) {
+    ttx_range r = slice(t, i);
+    size_t n;
+    void *p = pages_of(m, r, &n);
+    if (t->flags[i] & PINNED) return true;
+    ttx_advise(m->advisor, TTX_ADVISE_IN, r);
+    if (mlock(p, n)) {
         char line[256];
         snprintf(line, sizeof line,
                  "cannot lock more than %.1f MiB of weights in memory: %s; raise the limit with "
@@ -151,8 +159,8 @@ static bool pin_item(mapped *m, item *t) {
         warn(m, line);
         return false;
     }
-    t->pinned = true;
-    m->count.locked_bytes += t->range.size;
+    t->flags[i] |= PINNED;
+    m->count.locked_bytes += r.size;
     return true;
 }
 
@@ -168,7 +176,7 @@ static void pin_spread(mapped *m, uint64_t room) {
         for (uint32_t i = 0; i < m->n_items; i++) {
             item *t = &m->items[m->plan[i]];
             bool is_small = t->range.size < largest / SMALL_SHARE;
-            if (t->of_experts || t->pinned) continue;
+            if (t->of_experts || (t->flags[0] & PINNED)) continue;
             if (is_small != small) {
                 all += small ? t->range.size : 0;
                 continue;
@@ -176,24 +184,36 @@ static void pin_spread(mapped *m, uint64_t room) {
             due += share * (double)t->range.size;
             if (due < (double)t->range.size / 2 || t->range.size > room) continue;
             due -= (double)t->range.size;
-            if (!pin_item(m, t)) return;
+            if (!pin_slice(m, t, 0)) return;
             room -= t->range.size;
         }
     }
 }
 
+/* Slices that a range covers, as far as there is room. */
+static bool pin_range(mapped *m, ttx_range r, uint64_t *room) {
+    uint32_t i;
+    item *t = find(m, r, &i);
+    for (; t && i < t->n_slices; i++) {
+        ttx_range x = slice(t, i);
+        if (x.offset + x.size > r.offset + r.size) break;
+        if (x.size > *room || (t->flags[i] & PINNED)) continue;
+        if (!pin_slice(m, t, i)) return false;
+        *room -= x.size;
+    }
+    return true;
+}
+
 static void pin(mapped *m) {
     struct rlimit lim;
+    uint64_t room = m->set.pin_bytes;
     if (getrlimit(RLIMIT_MEMLOCK, &lim) == 0 && lim.rlim_cur < lim.rlim_max) {
         lim.rlim_cur = lim.rlim_max;
         setrlimit(RLIMIT_MEMLOCK, &lim);
     }
-    for (uint32_t i = 0; i < m->set.n_pins; i++) {
-        uint32_t i_slice;
-        item *t = find(m, m->set.pins[i], &i_slice);
-        if (t && !pin_item(m, t)) return;
-    }
-    if (m->set.pin_bytes && m->set.pin_bytes != TTX_PIN_AUTO) pin_spread(m, m->set.pin_bytes);
+    for (uint32_t i = 0; i < m->set.n_pins; i++)
+        if (!pin_range(m, m->set.pins[i], &room)) return;
+    if (m->set.pin_bytes != TTX_PIN_AUTO && !m->set.pins_only) pin_spread(m, room);
 }
 
 /* ---- reading ahead ---- */
@@ -201,7 +221,7 @@ static void pin(mapped *m) {
 /* Asks for a slice that is not there. */
 static void ask(mapped *m, item *t, uint32_t i) {
     ttx_range r = slice(t, i);
-    if (t->pinned || (t->flags[i] & ASKED) || ttx_is_cached(&m->sources[r.shard], r)) return;
+    if ((t->flags[i] & (ASKED | PINNED)) || ttx_is_cached(&m->sources[r.shard], r)) return;
     ttx_advise(m->advisor, TTX_ADVISE_IN, r);
     t->flags[i] |= ASKED;
     m->missing++;
@@ -251,7 +271,7 @@ ttx_residency_state mapped_use(mapped *m, ttx_range range) {
     if (!t) return TTX_RES_UNKNOWN;
     bool asked = t->flags[i] & ASKED;
     t->flags[i] = (uint8_t)((t->flags[i] | USED) & ~ASKED);
-    if (t->pinned) return TTX_RES_RESIDENT;
+    if (t->flags[i] & PINNED) return TTX_RES_RESIDENT;
     if (!asked) return TTX_RES_UNKNOWN;
     bool there = ttx_is_present(&m->sources[range.shard], range);
     m->count.prefetches_used++;
@@ -262,7 +282,7 @@ ttx_residency_state mapped_use(mapped *m, ttx_range range) {
 /* ---- giving up ---- */
 
 static void evict(mapped *m, const item *t, uint32_t i) {
-    if (t->pinned) return;
+    if (t->flags[i] & PINNED) return;
     ttx_range r = slice(t, i);
     ttx_advise(m->advisor, m->set.evict == TTX_EVICT_COLD ? TTX_ADVISE_COLD : TTX_ADVISE_OUT, r);
     m->count.evictions++;
@@ -275,7 +295,7 @@ static void end_stage(mapped *m, uint32_t stage) {
     for (uint32_t k = m->first[stage]; k < m->first[stage + 1]; k++) {
         item *t = &m->items[m->plan[k]];
         for (uint32_t i = 0; i < t->n_slices; i++) {
-            uint8_t f = t->flags[i], kept = f & ASKED;
+            uint8_t f = t->flags[i], kept = f & (ASKED | PINNED);
             bool deselected = t->of_experts && (f & USED_BEFORE) && !(f & USED);
             if (all ? f & USED : deselected) evict(m, t, i);
             t->flags[i] = f & USED ? kept | USED_BEFORE : kept;
@@ -331,12 +351,12 @@ int mapped_open(mapped **out, const ttx_source *sources, uint32_t n_sources,
 void mapped_close(mapped *m) {
     if (!m) return;
     ttx_advisor_close(m->advisor);
-    for (uint32_t i = 0; i < m->n_items; i++) {
-        const ttx_range *r = &m->items[i].range;
-        uint64_t start = r->offset / PAGE * PAGE;
-        if (m->items[i].pinned)
-            munlock(m->sources[r->shard].map + start, r->offset + r->size - start);
-    }
+    for (uint32_t i = 0; m->flags && i < m->n_items; i++)
+        for (uint32_t k = 0; k < m->items[i].n_slices; k++) {
+            size_t n;
+            void *p = pages_of(m, slice(&m->items[i], k), &n);
+            if (m->items[i].flags[k] & PINNED) munlock(p, n);
+        }
     free(m->items);
     free(m->plan);
     free(m->first);

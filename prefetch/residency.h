@@ -15,6 +15,7 @@
 #include "policy.h"
 #include "policy_guess.h"
 #include "record.h"
+#include "successors.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -64,6 +65,10 @@ typedef enum ttx_evict_when { TTX_EVICT_DESELECTED, TTX_EVICT_LAYER } ttx_evict_
 
 #define TTX_PIN_AUTO UINT64_MAX
 
+typedef struct ttx_expert_id {
+    uint16_t layer, expert;
+} ttx_expert_id;
+
 typedef struct ttx_residency_settings {
     ttx_load_mode mode;
     unsigned prefetch;       /* TTX_PREFETCH_* */
@@ -73,9 +78,17 @@ typedef struct ttx_residency_settings {
     /* Bytes outside the experts to be kept for good: locked in the page cache (mapped), or in
      * memory of our own (streamed). TTX_PIN_AUTO: none (mapped), all that fit (streamed). */
     uint64_t pin_bytes;
-    /* To be pinned first, whatever pin_bytes says; borrowed for the call. */
+    /* To be pinned first, in this order; what does not fit is passed over. Borrowed for the call.
+     * pins_only: nothing else is. */
     const ttx_range *pins;
     uint32_t n_pins;
+    bool pins_only;
+    /* Of the streaming mode: experts to be read as long as there are free places and nothing more
+     * urgent (borrowed for the call), and a table to guess from in the routers' place (borrowed;
+     * NULL: none). */
+    const ttx_expert_id *warm;
+    uint32_t n_warm;
+    const ttx_successors *successors;
     /* The accesses of a step: of the streaming mode, and of mapping with any of the above (needed
      * for the call alone). */
     const ttx_plan *plan;
@@ -116,7 +129,7 @@ int ttx_residency_describe(const ttx_residency_settings *settings, ttx_residency
 
 typedef struct ttx_residency_counters {
     uint64_t reads, bytes_read; /* by the device, padding included */
-    uint64_t demand_bytes, order_bytes, guess_bytes;
+    uint64_t demand_bytes, order_bytes, guess_bytes, warm_bytes;
     uint64_t expert_uses, expert_hits; /* experts asked for, and found there */
     uint64_t dense_uses, dense_hits;   /* the same of blocks outside the experts */
     uint64_t guesses, guesses_used, guesses_late;

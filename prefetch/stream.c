@@ -6,6 +6,7 @@
 #include "stream_int.h"
 
 #include "clock.h"
+#include "route.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -112,7 +113,7 @@ static void count_use(stream *s, block *b) {
     bool hit = b->found == TTX_RES_RESIDENT || b->found == TTX_RES_PREFETCHED;
     if (b->kind == BLOCK_EXPERT) {
         s->count.expert_uses++;
-        s->count.expert_hits += b->found == TTX_RES_RESIDENT;
+        s->count.expert_hits += hit && !b->guessed;
         s->count.guesses_used += b->guessed;
         if (b->guessed) ttx_guesser_right(&s->guesser);
         s->count.guesses_late += b->guessed && b->found == TTX_RES_LATE;
@@ -234,13 +235,40 @@ static void guess_by_history(stream *s) {
     }
 }
 
+/* From the table of an earlier run: what followed the experts that the token before used in the
+ * next layer. */
+static void guess_by_table(stream *s) {
+    const ttx_successors *t = s->set.successors;
+    float score[TTX_MAX_EXPERTS] = {0};
+    uint32_t layer = (s->stage + 1) % s->n_layer, n = s->n_expert;
+    if (t->n_layer != s->n_layer || t->n_expert != n || n > TTX_MAX_EXPERTS) return;
+    const struct ttx_guess_layer *last = &s->guesser.last[layer];
+    for (int i = 0; i < last->n; i++)
+        for (int k = 0; k < TTX_SUCCESSORS_MOST; k++) {
+            const ttx_successor *x = &ttx_successors_of(t, layer, last->expert[i])[k];
+            score[x->expert] += x->probability;
+        }
+    for (int i = 0; i < last->n; i++) {
+        uint32_t best = 0;
+        for (uint32_t e = 1; e < n; e++)
+            if (score[e] > score[best]) best = e;
+        if (score[best] <= 0) return;
+        score[best] = 0;
+        uint32_t id = s->expert_block[layer * n + best];
+        if (id != NO_BLOCK && s->blocks[id].state == BLOCK_ABSENT) stream_want(s, id, READ_GUESS);
+    }
+}
+
 /* While there is a ring the device has better things to do. A guess costs a read and a slot. */
 bool stream_routed(stream *s) {
     bool wanted = s->set.prefetch & TTX_PREFETCH_EXPERT;
     if (!wanted || s->has_ring || !s->count.evictions) return false;
     if (!ttx_guesser_pays(&s->guesser)) return false;
-    if (s->set.guess == TTX_GUESS_ROUTER) return true;
-    guess_by_history(s);
+    if (s->set.guess == TTX_GUESS_ROUTER && !s->set.successors) return true;
+    if (s->set.successors)
+        guess_by_table(s);
+    else
+        guess_by_history(s);
     stream_pump(s, false);
     return false;
 }
@@ -253,6 +281,17 @@ void stream_layer(stream *s, int layer) {
 }
 
 /* ---- opening ---- */
+
+/* The likely experts of an earlier run, in the order in which they are likely. */
+static void warm_up(stream *s) {
+    for (uint32_t i = 0; i < s->set.n_warm; i++) {
+        ttx_expert_id x = s->set.warm[i];
+        uint32_t id = NO_BLOCK;
+        if (x.layer < s->n_layer && x.expert < s->n_expert)
+            id = s->expert_block[x.layer * s->n_expert + x.expert];
+        if (id != NO_BLOCK) stream_want(s, id, READ_WARM);
+    }
+}
 
 int stream_open(stream **out, const ttx_source *sources, uint32_t n_sources,
                 const ttx_residency_settings *set, ttx_err *err) {
@@ -275,7 +314,10 @@ int stream_open(stream **out, const ttx_source *sources, uint32_t n_sources,
     rc = ttx_guesser_open(&s->guesser, set->guess, s->n_layer, s->n_expert, err);
     if (rc) goto error;
     if ((rc = stream_open_io(s, err))) goto error;
+    warm_up(s);
     s->set.plan = NULL; /* needed until here */
+    s->set.pins = NULL;
+    s->set.warm = NULL;
     stream_pump(s, false);
     *out = s;
     return TTX_OK;

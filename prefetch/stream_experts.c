@@ -30,7 +30,11 @@ static uint32_t free_slot(const slot_class *c) {
 bool experts_place(stream *s, uint32_t id, read_class cls) {
     block *b = &s->blocks[id];
     slot_class *c = &s->classes[b->cls];
-    uint32_t slot = c->n_used < c->n_slots ? free_slot(c) : victim(s, c, cls);
+    uint32_t slot = NO_BLOCK;
+    if (c->n_used < c->n_slots)
+        slot = free_slot(c);
+    else if (cls != READ_WARM)
+        slot = victim(s, c, cls);
     if (slot == NO_BLOCK) return false;
     if (c->owner[slot] == NO_BLOCK) {
         c->n_used++;

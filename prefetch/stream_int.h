@@ -32,7 +32,13 @@ typedef enum block_kind { BLOCK_PINNED, BLOCK_RING, BLOCK_EXPERT, BLOCK_ROW } bl
 typedef enum block_state { BLOCK_ABSENT, BLOCK_LOADING, BLOCK_RESIDENT, BLOCK_FAILED } block_state;
 
 /* Why a block is read; the order is the priority. */
-typedef enum read_class { READ_DEMAND, READ_ORDER, READ_GUESS, READ_CLASSES } read_class;
+typedef enum read_class {
+    READ_DEMAND,
+    READ_ORDER,
+    READ_GUESS,
+    READ_WARM, /* an expert that is likely to be used some time: into a free place only */
+    READ_CLASSES
+} read_class;
 
 enum { NO_BLOCK = 0xffffffff };
 

@@ -243,6 +243,7 @@ static void pin(dense *b, uint64_t *room) {
 /* What was asked for by name. */
 static void pin_asked(draft *d, uint64_t *room) {
     const ttx_residency_settings *set = &d->s->set;
+    if (!set->pin_bytes) return;
     for (uint32_t k = 0; k < set->n_pins; k++)
         for (uint32_t i = 0; i < d->n; i++)
             if (d->v[i].range.shard == set->pins[k].shard &&
@@ -306,7 +307,7 @@ static int divide(draft *d, ttx_err *err) {
     bool fits = choose_giants(d, room, &smallest);
     if (d->dense_bytes < smallest) smallest = d->dense_bytes;
     l->smallest = fixed + smallest;
-    if (d->dense_bytes <= room && d->dense_bytes <= s->set.pin_bytes) {
+    if (d->dense_bytes <= room && d->dense_bytes <= s->set.pin_bytes && !s->set.pins_only) {
         for (uint32_t i = 0; i < d->n; i++) d->v[i].pin = true;
     } else if (!fits) {
         return ttx_fail(err, TTX_E_RUNTIME,
@@ -322,7 +323,7 @@ static int divide(draft *d, ttx_err *err) {
         if (want > need + room / 8) want = need + room / 8 / STREAM_ALIGN * STREAM_ALIGN;
         s->ring_bytes = want;
         room -= want - need;
-        pin_rest(d, room < s->set.pin_bytes ? room : s->set.pin_bytes);
+        if (!s->set.pins_only) pin_rest(d, room < s->set.pin_bytes ? room : s->set.pin_bytes);
         if (!ring_need(d, &launch)) s->ring_bytes = 0; /* everything large happened to be pinned */
     }
     l->pinned = pinned_bytes(d);

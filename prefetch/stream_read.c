@@ -152,7 +152,7 @@ static uint32_t head_of(stream *s, read_class cls) {
         uint32_t id = queue_at(q, i);
         block *b = &s->blocks[id];
         if (b->state == BLOCK_ABSENT && b->kind == BLOCK_EXPERT &&
-            (cls == READ_GUESS || b->demanded)) {
+            (cls >= READ_GUESS || b->demanded)) {
             full = full || !start_expert(s, id, cls);
             if (full && cls == READ_DEMAND) continue;
         }
@@ -167,7 +167,7 @@ static uint32_t head_of(stream *s, read_class cls) {
 
 static bool next_flight(stream *s, flight *f) {
     for (read_class cls = 0; cls < READ_CLASSES; cls++) {
-        if (cls == READ_GUESS && s->in_flight >= STREAM_AHEAD) return false;
+        if (cls >= READ_GUESS && s->in_flight >= STREAM_AHEAD) return false;
         uint32_t id = head_of(s, cls);
         if (id == NO_BLOCK) continue;
         cut_chunk(s, id, f, cls);
@@ -182,6 +182,7 @@ static void count_read(stream *s, const flight *f) {
     if (f->cls == READ_DEMAND) s->count.demand_bytes += f->bytes;
     if (f->cls == READ_ORDER) s->count.order_bytes += f->bytes;
     if (f->cls == READ_GUESS) s->count.guess_bytes += f->bytes;
+    if (f->cls == READ_WARM) s->count.warm_bytes += f->bytes;
 }
 
 static void send(stream *s, const uint32_t *tags, int n) {

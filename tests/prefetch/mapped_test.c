@@ -212,7 +212,7 @@ static void check_evict_deselected(ground *g) {
 
 static void check_pins(ground *g) {
     ttx_range first = dense_of(2);
-    ttx_residency *r = open_ground(g, (ttx_residency_settings){.pin_bytes = DENSE,
+    ttx_residency *r = open_ground(g, (ttx_residency_settings){.pin_bytes = 2 * DENSE,
                                                                .pins = &first,
                                                                .n_pins = 1,
                                                                .evict = TTX_EVICT_DONTNEED,
