@@ -49,6 +49,10 @@ static void write_hints(ttx_report *const *v, int n, FILE *out) {
     ttx_report_hints_json(v[0], out);
 }
 
+static void write_comparison_page(ttx_report *const *v, int n, FILE *out) {
+    ttx_report_compare_html(v, n, out);
+}
+
 static void write_comparison(ttx_report *const *v, int n, FILE *out) {
     ttx_report_compare_json(v, n, out);
 }
@@ -71,8 +75,9 @@ static int write_product(const product *p, const char *folder, ttx_report *const
 static int write_all(const settings *set, ttx_report *const *v, int n, ttx_err *err) {
     static const product about_one[] = {{"statistics.json", write_statistics},
                                         {"report.html", write_page}};
-    static const product hints = {"hints.json", write_hints},
-                         comparison = {"comparison.json", write_comparison};
+    static const product about_several[] = {{"comparison.json", write_comparison},
+                                            {"comparison.html", write_comparison_page}};
+    static const product hints = {"hints.json", write_hints};
     char *folder;
     if (asprintf(&folder, "%s/analysis", ttx_report_dir(v[0])) < 0)
         return ttx_fail_nomem(err, "path", 0);
@@ -86,11 +91,10 @@ static int write_all(const settings *set, ttx_report *const *v, int n, ttx_err *
     if (!rc && set->hints) {
         ttx_report_hints_print(v[0], stdout);
         rc = write_product(&hints, folder, v, n, err);
-    } else if (!rc && n > 1) {
-        ttx_report_compare_print(v, n, stdout);
-        rc = write_product(&comparison, folder, v, n, err);
-    } else {
-        for (int i = 0; i < 2 && !rc; i++) rc = write_product(&about_one[i], folder, v, n, err);
+    } else if (!rc) {
+        const product *p = n > 1 ? about_several : about_one;
+        if (n > 1) ttx_report_compare_print(v, n, stdout);
+        for (int i = 0; i < 2 && !rc; i++) rc = write_product(&p[i], folder, v, n, err);
     }
     free(folder);
     return rc;
@@ -150,8 +154,9 @@ const ttx_command ttx_cmd_report = {
         "Reads the trace that `ttx run --trace DIR` recorded and writes DIR/analysis/report.html,\n"
         "one page that needs no network, and DIR/analysis/statistics.json with the same numbers.\n"
         "With --hints it prints hot and cold tensors, what to pin for a given memory, the order\n"
-        "to prefetch in, and writes hints.json. With several traces it sets them side by side\n"
-        "and writes comparison.json beside the first. docs/report.md defines every number.",
+        "to prefetch in, and writes hints.json. With several traces it sets them side by side and\n"
+        "writes comparison.html and comparison.json beside the first. docs/report.md defines\n"
+        "every number.",
     .examples = "  # one page about one run\n"
                 "  ttx run -m model.gguf -p \"The sky is\" -n 64 --trace trace\n"
                 "  ttx report trace\n"

@@ -46,8 +46,9 @@ void ttx_report_html(const ttx_report *r, FILE *out);
 /* What to pin, what to prefetch, how predictable it is: as JSON; for people. */
 void ttx_report_hints_json(const ttx_report *r, FILE *out);
 void ttx_report_hints_print(const ttx_report *r, FILE *out);
-/* n runs side by side: as JSON; for people. */
+/* n runs side by side: as JSON; as a page; for people. */
 void ttx_report_compare_json(ttx_report *const *v, int n, FILE *out);
+void ttx_report_compare_html(ttx_report *const *v, int n, FILE *out);
 void ttx_report_compare_print(ttx_report *const *v, int n, FILE *out);
 
 #endif

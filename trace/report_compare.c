@@ -94,7 +94,7 @@ static double compare_sequences(const ttx_report *a, const ttx_report *b) {
     uint32_t n = a->seq.n_base < b->seq.n_base ? a->seq.n_base : b->seq.n_base, i = 0;
     uint32_t most = a->seq.n_base > b->seq.n_base ? a->seq.n_base : b->seq.n_base;
     while (i < n && strcmp(base_name(a, i), base_name(b, i)) == 0) i++;
-    return rp_ratio(i, most);
+    return n ? rp_ratio(i, most) : NAN; /* a run without a decode token on record */
 }
 
 static pair compare(const ttx_report *a, const ttx_report *b) {
@@ -221,11 +221,14 @@ void ttx_report_compare_print(ttx_report *const *v, int n, FILE *out) {
     for (int a = 0; a < n; a++)
         for (int b = a + 1; b < n; b++) {
             pair p = compare(v[a], v[b]);
-            fprintf(out,
-                    "%c, %c: %u tensors of the same name; sequence equal for %.1f%% of a decode "
-                    "token; hot sets overlap %.1f%%; bytes correlate %.3f",
-                    'A' + a % 26, 'A' + b % 26, p.shared, 100 * p.same_sequence,
-                    100 * p.hot_overlap, p.bytes_correlation);
+            fprintf(out, "%c, %c: %u tensors of the same name", 'A' + a % 26, 'A' + b % 26,
+                    p.shared);
+            if (!isnan(p.same_sequence))
+                fprintf(out, "; sequence equal for %.1f%% of a decode token",
+                        100 * p.same_sequence);
+            if (p.shared)
+                fprintf(out, "; hot sets overlap %.1f%%; bytes correlate %.3f", 100 * p.hot_overlap,
+                        p.bytes_correlation);
             if (p.has_experts) fprintf(out, "; expert usage correlates %.3f", p.expert_correlation);
             fputc('\n', out);
         }

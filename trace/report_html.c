@@ -258,7 +258,7 @@ static void put_asset(FILE *out, const ttx_asset *a) {
     fwrite(a->data, 1, a->size, out);
 }
 
-void ttx_report_html(const ttx_report *r, FILE *out) {
+void rp_page_begin(FILE *out, rp_page page) {
     fputs("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
           "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
           "<title>ttx report</title>\n<link rel=\"icon\" href=\"data:,\">\n<style>\n",
@@ -266,14 +266,23 @@ void ttx_report_html(const ttx_report *r, FILE *out) {
     put_asset(out, &ttx_asset_charts_css);
     put_asset(out, &ttx_asset_report_css);
     fputs("</style>\n</head>\n", out);
-    put_asset(out, &ttx_asset_report_body);
+    put_asset(out, page == RP_PAGE_RUN ? &ttx_asset_report_body : &ttx_asset_compare_body);
+}
+
+void rp_page_end(FILE *out, rp_page page) {
+    fputs("<script>\n", out);
+    put_asset(out, &ttx_asset_charts_js);
+    fputs("\n</script>\n<script>\n\"use strict\";\n", out);
+    put_asset(out, page == RP_PAGE_RUN ? &ttx_asset_report_js : &ttx_asset_compare_js);
+    fputs("</script>\n</body>\n</html>\n", out);
+}
+
+void ttx_report_html(const ttx_report *r, FILE *out) {
+    rp_page_begin(out, RP_PAGE_RUN);
     fputs("<script type=\"application/json\" id=\"statistics\">", out);
     rp_statistics(r, out, true);
     fputs("</script>\n<script type=\"application/json\" id=\"tables\">", out);
     put_data(r, out);
-    fputs("</script>\n<script>\n", out);
-    put_asset(out, &ttx_asset_charts_js);
-    fputs("\n</script>\n<script>\n\"use strict\";\n", out);
-    put_asset(out, &ttx_asset_report_js);
-    fputs("</script>\n</body>\n</html>\n", out);
+    fputs("</script>\n", out);
+    rp_page_end(out, RP_PAGE_RUN);
 }

@@ -345,6 +345,13 @@ void rp_texts_free(rp_texts *t);
 /* NULL: not known. */
 const char *rp_text_of(const rp_texts *t, uint32_t vocab);
 
+/* ---- pages ---- */
+
+/* Everything before the data of a page, and behind it. */
+typedef enum rp_page { RP_PAGE_RUN, RP_PAGE_COMPARE } rp_page;
+void rp_page_begin(FILE *out, rp_page page);
+void rp_page_end(FILE *out, rp_page page);
+
 /* ---- JSON as it is written ---- */
 
 typedef struct rp_json {
@@ -373,6 +380,8 @@ int rp_cache_knee(const rp_cache_point v[RP_CACHE_POINTS], bool pinned);
 
 /* Parts of the statistics that the page leaves to its packed tables. */
 void rp_statistics(const ttx_report *r, FILE *out, bool brief);
+/* What the page of several runs needs of them. */
+void rp_put_compared(const ttx_report *r, rp_json *j);
 void rp_routes_json(const ttx_report *r, rp_json *j);
 void rp_put_io(const ttx_report *r, rp_json *j);
 void rp_put_experts(const ttx_report *r, rp_json *j);

@@ -376,6 +376,14 @@ void rp_statistics(const ttx_report *r, FILE *out, bool brief) {
     fputc('\n', out);
 }
 
+void rp_put_compared(const ttx_report *r, rp_json *j) {
+    rp_text(j, "level", ttx_trace_level_name(r->meta.level));
+    put_by_component(r, j);
+    put_by_op(r, j);
+    put_by_layer(r, j);
+    put_reuse(r, j);
+}
+
 void ttx_report_statistics(const ttx_report *r, FILE *out) {
     rp_statistics(r, out, false);
 }

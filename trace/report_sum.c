@@ -123,7 +123,8 @@ static void lru_at(const ttx_report *r, double size, rp_cache_point *p) {
     for (uint32_t b = 0; b < RP_DISTANCES; b++) {
         all += (double)u->n[b];
         all_bytes += (double)u->bytes[b];
-        if ((double)rp_distance_of(b) > size) continue;
+        /* Nothing is farther than everything that was used. */
+        if ((double)rp_distance_of(b) > size && size < (double)u->live) continue;
         n += (double)u->n[b];
         bytes += (double)u->bytes[b];
     }

@@ -59,7 +59,7 @@ def all_drawn(page, name, missing):
             check(f"{name}: {chart['id']}: a line", max(page.run(f"({COLOURS})('{chart['id']}')"), default=0) > 1)
 
 
-LINES = {"token-time", "token-cache", "token-disk", "rates", "events", "reuse", "cache"}
+LINES = {"token-time", "token-cache", "token-disk", "rates", "lru", "pinned", "events", "reuse", "cache"}
 SUMS = {"token-time", "hot", "components", "layers", "qkv"}  # what level stats has something of
 
 
@@ -154,6 +154,53 @@ def theme(page):
     check("theme", page.run(colour) != before)
 
 
+def compare(ttx, home, shots):
+    """Three runs of one model with experts, and one of another without."""
+    folders = [home / f"run{i}" for i in range(4)]
+    for i, folder in enumerate(folders[:3]):
+        rt.make(folder, layers=6, experts=8, prompt=20, decode=30 + i, seed=i + 1)
+    rt.make(folders[3], layers=4, seed=9)
+    subprocess.run([ttx, "report", *folders], check=True, stdout=subprocess.DEVNULL)
+    page = browser.Page()
+    path = folders[0] / "analysis/comparison.html"
+    page.open(path)
+    all_drawn(page, "compare", set())
+    rows = page.run("[...document.querySelectorAll('#pairs tbody tr')].map((r) => [...r.cells].map((c) => c.textContent))")
+    c = json.loads((folders[0] / "analysis/comparison.json").read_text())
+    check("pairs", [(r[0], r[1]) for r in rows][:3], [("A, B", "yes"), ("A, C", "yes"), ("A, D", "yes")])
+    check("correlation shown", [r[6] for r in rows][:2], [f"{p['expert_correlation']:.3f}" for p in c["pairs"][:2]])
+    for chart, words in (("sequence", "as in A"), ("layers", "A: "), ("matrix", "1.000")):
+        x, y, w, h = middle(page, chart)
+        seen = ""
+        for k in range(80):
+            page.mouse("mouseMoved", x + 66 + (w - 70) * (k % 20 + 0.5) / 20, y + 6 + (h - 36) * (k // 20 + 0.5) / 20)
+            seen = tip(page)
+            if words in seen:
+                break
+        check(f"compare: hover {chart}", words in seen, repr(seen))
+    x, y, w, h = middle(page, "experts")
+    dx, dy = page.run("(() => { const it = ttxReport.charts.find((c) => c.id === 'experts').it, q = it.csv()[1]; "
+                      "return [it.plane.px(q[2]), it.plane.py(q[3])]; })()")
+    page.mouse("mouseMoved", x + dx, y + dy)
+    check("compare: hover experts", "layer 0, expert 0" in tip(page), tip(page))
+    page.mouse("mouseMoved", 2, 2)
+    for measure in ("token", "bytes", "ns"):
+        page.run(f"document.getElementById('measure').value = '{measure}'; document.getElementById('filters').dispatchEvent(new Event('change'))")
+        all_drawn(page, "compare " + measure, set())
+    if shots:
+        page.screenshot(shots / "compare.png")
+    page.run("document.getElementById('pair').value = '2'; document.getElementById('filters').dispatchEvent(new Event('change'))")
+    all_drawn(page, "compare A and D", {"experts", "expert-overlap"})
+    page.run("document.querySelector('#layers canvas').focus()")
+    page.key("+")
+    page.key("Enter")
+    check("compare: keys tell", "layer" in tip(page), tip(page))
+    theme(page)
+    check("compare: console", not page.problems, page.problems)
+    check("compare: asks for nothing", all(u.startswith(("data:", f"file://{path}")) for u in page.requests), page.requests)
+    page.close()
+
+
 def make_stats(folder):
     """A trace of level stats: tokens, and sums of tensors."""
     run = rt.Run(rt.Model(layers=3))
@@ -207,6 +254,7 @@ def main():
             outside = [u for u in page.requests if not u.startswith(("data:", f"file://{path}"))]
             check(f"{name}: asks for nothing", not outside, outside)
             page.close()
+        compare(ttx, home, shots)
     print("\n".join(failures))
     sys.exit(bool(failures))
 

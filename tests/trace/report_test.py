@@ -197,6 +197,11 @@ def check_order(name, s, meta, file):
     for h in s["reuse"]["histogram"]:
         upto = sum(g["accesses"] for g in s["reuse"]["histogram"] if g["upto"] <= h["upto"])
         check(f"{name} distance up to {h['upto']}", upto, sum(d <= h["upto"] for d in distances))
+    curve = s["reuse"]["cache"]
+    check(name + " cache of everything", curve[-1]["lru"], len(distances) / (first + len(distances)))
+    for p in curve[1:-1]:  # the distances of a bucket lie up to an eighth below its end
+        hits = [sum(d <= p["size"] * f for d in distances) / (first + len(distances)) for f in (8 / 9, 1)]
+        check(f"{name} cache of {p['size']}", hits[0] - 1e-8 <= p["lru"] <= hits[1] + 1e-8, True)
     tokens, experts, last, hits, known = OrderedDict(), OrderedDict(), None, 0, 0
     follows, turn, before = {}, 0, -1
     for a in file:

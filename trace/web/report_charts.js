@@ -1,7 +1,6 @@
 // report_charts.js -- what the page shows: each chart is {id, title, note, make(element), wide, sums}; `sums`: it
 // has something to say about a trace without records (level stats).
 
-const charts = [];
 const byLayerKeys = () => {
   const keys = [];
   for (let l = 0; l < nLayer; l++) if (layerShown(l)) keys.push(l);
@@ -14,30 +13,6 @@ const binShort = (i) => "token " + (binRange()[0] + i) * T.tokens_a_bin;
 const tensorShown = (t) => layerShown(t.layer_id === null ? -1 : t.layer_id);
 const statLayers = () => S.layers.filter((l) => layerShown(l.layer_id === null ? -1 : l.layer_id));
 const statName = (l) => layerName(l.layer_id === null ? -1 : l.layer_id);
-
-function canvasIn(box, label) {
-  const c = document.createElement("canvas");
-  c.setAttribute("role", "img");
-  c.setAttribute("aria-label", label);
-  box.append(c);
-  return c;
-}
-function linesIn(box) {
-  const div = document.createElement("div");
-  div.className = "lines";
-  box.append(div);
-  return div;
-}
-function heat(id, title, note, data, options) {
-  charts.push({ id, title, note, wide: options && options.wide,
-                make: (box) => heatmap(canvasIn(box, title), (options && options.pixels) || 320, data, options) });
-}
-function barChart(id, title, note, data, options) {
-  charts.push({ id, title, note, sums: options && options.sums, make: (box) => bars(canvasIn(box, title), data, options) });
-}
-function lineChart(id, title, note, data, options) {
-  charts.push({ id, title, note, wide: options && options.wide, sums: options && options.sums, make: (box) => lines(linesIn(box), data) });
-}
 
 // ---- tokens ----
 

@@ -126,20 +126,8 @@ function sumByBin(key, metric) {
   return out;
 }
 
-// ---- numbers for people ----
+// ---- tokens ----
 
-function human(v, units, step) {
-  let u = 0;
-  while (Math.abs(v) >= step && u < units.length - 1) { v /= step; u++; }
-  return (v >= 100 || v === Math.round(v) ? v.toFixed(0) : v >= 10 ? v.toFixed(1) : v.toFixed(2)) + " " + units[u];
-}
-const asBytes = (v) => human(v, ["B", "KiB", "MiB", "GiB", "TiB"], 1024);
-const asTime = (ns) => human(ns, ["ns", "us", "ms", "s"], 1000);
-const asCount = (v) => human(v, ["", "k", "M", "G"], 1000).trim();
-const asTimes = (v) => v.toFixed(2) + " times";
-const asMetric = (v, m) => (m === "bytes" ? asBytes(v) : m === "ns" ? asTime(v) : asCount(v));
-const metricName = { bytes: "bytes", n: "records", ns: "time" };
-const percent = (v) => (100 * v).toFixed(v && v < 0.1 ? 2 : 1) + "%";
 function tokenText(p) {
   const text = T.texts[p];
   return text === null || text === undefined ? "token " + p : "token " + p + " " + JSON.stringify(text);

@@ -1,46 +1,4 @@
-// report_main.js -- puts the page together: header, filters, charts, export, theme.
-
-function saveCsv(name, lines) {
-  const quote = (v) => { const s = String(v); return /[",\r\n]/.test(s) ? '"' + s.replaceAll('"', '""') + '"' : s; };
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([lines.map((l) => l.map(quote).join(",")).join("\r\n") + "\r\n"], { type: "text/csv" }));
-  link.download = name + ".csv";
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-}
-
-function addChart(chart) {
-  const box = document.createElement("section"), head = document.createElement("div"), title = document.createElement("h2");
-  box.id = chart.id;
-  if (chart.wide) box.className = "wide";
-  head.className = "head";
-  title.textContent = chart.title;
-  const tools = document.createElement("div"), csv = document.createElement("button");
-  tools.className = "tools";
-  csv.type = "button";
-  csv.textContent = "CSV";
-  csv.title = "save what is shown";
-  tools.append(csv);
-  head.append(title, tools);
-  const note = document.createElement("p"), body = document.createElement("div"), none = document.createElement("div");
-  note.className = "note";
-  note.textContent = chart.note;
-  none.className = "none";
-  none.hidden = true;
-  box.append(head, note, body, none);
-  document.getElementById("charts").append(box);
-  chart.it = chart.make(body);
-  csv.onclick = () => saveCsv(chart.id, chart.it.csv());
-  chart.draw = () => {
-    const why = !recorded && !chart.sums ? "Not on record at --trace-level stats." : chart.it.empty ? chart.it.empty() : "";
-    body.hidden = Boolean(why);
-    csv.hidden = Boolean(why);
-    const full = !why && chart.it.update();
-    none.hidden = Boolean(full);
-    none.textContent = why || "Nothing to show with these filters.";
-    box.dataset.state = why ? "none" : full ? "full" : "empty";
-  };
-}
+// report_main.js -- puts the page of one run together: header, filters, charts.
 
 function header() {
   const file = S.model.file ? S.model.file.split("/").pop() : "a model";
@@ -95,16 +53,6 @@ function drawAll() {
   $("filtered").textContent = asMetric(rest, filter.metric) + " shown";
 }
 
-function theme(name) {
-  document.documentElement.dataset.theme = name;
-  try { localStorage.setItem("ttx-theme", name); } catch (e) { /* a page from a file may have no storage */ }
-}
-function firstTheme() {
-  let kept = null;
-  try { kept = localStorage.getItem("ttx-theme"); } catch (e) { /* see above */ }
-  return kept || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
-}
-
 function start() {
   theme(firstTheme());
   header();
@@ -117,21 +65,13 @@ function start() {
     label.append(box, " " + T.operations[op]);
     $("ops").append(label);
   }
-  for (const c of charts) addChart(c);
+  for (const c of charts) addChart(c, () => (recorded || c.sums ? "" : "Not on record at --trace-level stats."));
   showFilters();
   drawAll();
   $("filters").addEventListener("change", readFilters);
   $("filters").addEventListener("submit", (e) => { e.preventDefault(); readFilters(); });
   $("reset").onclick = resetFilters;
-  const turn = () => { theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"); drawAll(); };
-  $("theme").onclick = turn;
-  document.addEventListener("keydown", (e) => {
-    if (/^(INPUT|SELECT|TEXTAREA)$/.test(e.target.tagName) || e.ctrlKey || e.metaKey || e.altKey) return;
-    if (e.key === "t") turn();
-    if (e.key === "/") { e.preventDefault(); $("layer-from").focus(); }
-  });
-  let wait = 0;
-  addEventListener("resize", () => { clearTimeout(wait); wait = setTimeout(drawAll, 100); });
+  startFrame(drawAll, "layer-from");
   window.ttxReport = { charts, filter, readFilters, statistics: S, tables: T };
 }
 start();

@@ -214,7 +214,7 @@ function bars(canvas, data, options = {}) {
         p.ctx.fillRect(p.px(from), y + k * side, Math.max(v > 0 ? 1 : 0, p.px(from + v) - p.px(from)), side || lane);
         from = side ? 0 : from + v;
       });
-      if (h >= 11) {
+      if (h >= 11 && bar.values.length < 4) {
         p.ctx.fillStyle = css("--ink");
         p.ctx.textBaseline = "middle"; p.ctx.textAlign = "left";
         p.ctx.fillText(side ? bar.values.map(d.text).join(", ") : d.text(from), p.px(side ? Math.max(...bar.values) : from) + 5, y + lane / 2);
@@ -241,7 +241,8 @@ function bars(canvas, data, options = {}) {
           mark.style.background = colour(k);
           legend.append(mark, name);
         });
-      plane.pixels = Math.min(560, Math.max(90, d.bars.length * (d.bars.length > 40 ? 12 : 18) + 30));
+      const lane = options.sideBySide ? 6 + 7 * d.series.length : d.bars.length > 40 ? 12 : 18;
+      plane.pixels = Math.min(options.sideBySide ? 1200 : 560, Math.max(90, d.bars.length * lane + 30));
       plane.size(most * (options.sideBySide ? 1.45 : 1.25) || 1, Math.max(1, d.bars.length));
       plane.draw();
       return most > 0;
