@@ -22,8 +22,8 @@ as_root() {
 # need_packages [PACKAGE...]: installs what the build needs, and the packages named, where missing.
 need_packages() {
     # python3-venv brings pip, which fetches models.
-    set -- gcc libc6-dev cmake ninja-build pkg-config libcjson-dev liburing-dev libjs-dygraphs \
-        ca-certificates python3 python3-venv "$@"
+    set -- gcc libc6-dev cmake ninja-build pkg-config libcjson-dev liburing-dev libzstd-dev \
+        libjs-dygraphs ca-certificates python3 python3-venv "$@"
     if ! command -v dpkg-query >/dev/null; then
         say "not Debian or Ubuntu; please have installed what these packages hold: $*"
         return

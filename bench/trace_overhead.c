@@ -1,12 +1,17 @@
 /* trace_overhead.c -- what a trace costs: decode speed with and without one, in turns.
  *
- *     trace_overhead MODEL.gguf DIR [TOKENS [PAIRS]]
+ *     trace_overhead MODEL.gguf DIR [TOKENS [PAIRS [TURNS]]]
+ *     trace_overhead MODEL.gguf --serve [TOKENS]
  *
- * One process, one session: each pair decodes the same positions once without and once with a
- * trace, the order changing from pair to pair, for each level. Printed: the median over the pairs
- * of the traced step's time over the untraced one's, with quartiles; records, nanoseconds of a
- * step's overhead per record, processor time of the writer, records lost. The same comparison
- * without a trace on either side shows what is noise here. DIR is made, and takes the traces.
+ * One process, one session: a pair decodes the same positions TURNS times without and TURNS times
+ * with a trace, in turns, the order changing from turn to turn, for each level. The traced side's
+ * time includes what is left to write at its end. Printed: the median over the pairs of the traced
+ * time over the untraced one, with quartiles; records, nanoseconds of overhead per record,
+ * processor time of the writer, records lost. The same comparison without a trace on either side
+ * shows what is noise here. DIR is made, and takes the traces.
+ *
+ * With --serve it decodes without a trace for every line of its input and prints the seconds:
+ * trace_off.py compares two builds in that way.
  */
 #include "clock.h"
 #include "model.h"
@@ -30,7 +35,7 @@ typedef struct bench {
     ttx_trace_tensors tensors;
     struct cJSON *document;
     const char *dir;
-    int tokens, pairs;
+    int tokens, pairs, turns;
 } bench;
 
 typedef struct totals {
@@ -73,7 +78,7 @@ static int decode(bench *b, double *s, ttx_err *err) {
     return TTX_OK;
 }
 
-/* The same with a trace; its writer ends outside of the time. */
+/* The same with a trace. */
 static int decode_traced(bench *b, ttx_trace_level level, totals *t, double *s, ttx_err *err) {
     ttx_trace_settings set = ttx_trace_default_settings();
     ttx_trace_info info = {
@@ -89,6 +94,7 @@ static int decode_traced(bench *b, ttx_trace_level level, totals *t, double *s, 
     t->lost += r.lost;
     t->stalls += r.stalls;
     t->writer_s += r.writer_cpu_s;
+    *s += r.drain_s;
     return rc;
 }
 
@@ -98,16 +104,26 @@ static int ascending(const void *a, const void *b) {
 }
 
 /* level TTX_LEVELS: no trace on either side. */
+static int run_pair(bench *b, int pair, ttx_trace_level level, totals *t, double sum[2],
+                    ttx_err *err) {
+    for (int i = 0; i < 2 * b->turns; i++) {
+        int side = (i ^ i >> 1 ^ pair) & 1; /* 0 1 1 0 */
+        double s = 0;
+        bool traced = side && level < TTX_LEVELS;
+        int rc = traced ? decode_traced(b, level, t, &s, err) : decode(b, &s, err);
+        if (rc) return rc;
+        sum[side] += s;
+    }
+    return TTX_OK;
+}
+
 static int compare(bench *b, ttx_trace_level level, ttx_err *err) {
-    double ratio[MAX_PAIRS], s[2];
+    double ratio[MAX_PAIRS];
     totals t = {0};
     for (int i = 0; i < b->pairs; i++) {
-        for (int k = 0; k < 2; k++) {
-            bool traced = (k ^ (i & 1)) && level < TTX_LEVELS;
-            double *to = &s[k ^ (i & 1)];
-            int rc = traced ? decode_traced(b, level, &t, to, err) : decode(b, to, err);
-            if (rc) return rc;
-        }
+        double s[2] = {0};
+        int rc = run_pair(b, i, level, &t, s, err);
+        if (rc) return rc;
         ratio[i] = s[1] / s[0];
         t.untraced_s += s[0];
         t.traced_s += s[1];
@@ -118,12 +134,12 @@ static int compare(bench *b, ttx_trace_level level, ttx_err *err) {
     printf("%-7s %+7.2f %% (%+.2f .. %+.2f)  %.3f ms a token without",
            level < TTX_LEVELS ? ttx_trace_level_name(level) : "nothing", 100 * (median - 1),
            100 * (ratio[q] - 1), 100 * (ratio[b->pairs - 1 - q] - 1),
-           t.untraced_s * 1e3 / b->pairs / b->tokens);
+           t.untraced_s * 1e3 / b->pairs / b->turns / b->tokens);
     if (t.records)
         printf(
             ", %.0f records a token, %.1f ns a record, writer %.1f ns a record, stalls %llu, lost "
             "%llu",
-            (double)t.records / b->pairs / b->tokens,
+            (double)t.records / b->pairs / b->turns / b->tokens,
             (median - 1) * t.untraced_s * 1e9 / (double)t.records,
             t.writer_s * 1e9 / (double)t.records, (unsigned long long)t.stalls,
             (unsigned long long)t.lost);
@@ -164,16 +180,44 @@ static int time_slots(bench *b, ttx_err *err) {
     return rc;
 }
 
+/* Seconds for every line of the input. */
+static int serve(bench *b, ttx_err *err) {
+    double s;
+    for (int c; (c = getchar()) != EOF;) {
+        if (c != '\n') continue;
+        int rc = decode(b, &s, err);
+        if (rc) return rc;
+        printf("%.9f\n", s);
+        fflush(stdout);
+    }
+    return TTX_OK;
+}
+
+static int measure(bench *b, ttx_err *err) {
+    static const ttx_trace_level levels[] = {TTX_LEVELS, TTX_LEVEL_STATS, TTX_LEVEL_TENSOR,
+                                             TTX_LEVEL_HEAD};
+    int rc = time_slots(b, err);
+    for (size_t i = 0; i < sizeof levels / sizeof *levels && !rc; i++)
+        rc = compare(b, levels[i], err);
+    return rc;
+}
+
+static int number(char **argv, int argc, int i, int usual) {
+    return argc > i ? atoi(argv[i]) : usual;
+}
+
 int main(int argc, char **argv) {
     ttx_err err = {0};
     if (argc < 3) {
-        fputs("usage: trace_overhead MODEL.gguf DIR [TOKENS [PAIRS]]\n", stderr);
+        fputs("usage: trace_overhead MODEL.gguf DIR|--serve [TOKENS [PAIRS [TURNS]]]\n", stderr);
         return 2;
     }
     bench b = {.dir = argv[2],
-               .tokens = argc > 3 ? atoi(argv[3]) : 32,
-               .pairs = argc > 4 ? atoi(argv[4]) : 10};
-    if (b.tokens < 1 || b.tokens > N_CTX - PROMPT || b.pairs < 1 || b.pairs > MAX_PAIRS) {
+               .tokens = number(argv, argc, 3, 32),
+               .pairs = number(argv, argc, 4, 10),
+               .turns = number(argv, argc, 5, 2)};
+    if (b.tokens < 1 || b.tokens > N_CTX - PROMPT || b.pairs < 1 || b.pairs > MAX_PAIRS ||
+        b.turns < 1) {
         fprintf(stderr, "trace_overhead: expected 1 to %d tokens and 1 to %d pairs\n",
                 N_CTX - PROMPT, MAX_PAIRS);
         return 2;
@@ -181,11 +225,7 @@ int main(int argc, char **argv) {
     double warm;
     int rc = open_all(&b, argv[1], &err);
     if (!rc) rc = decode(&b, &warm, &err);
-    static const ttx_trace_level levels[] = {TTX_LEVELS, TTX_LEVEL_STATS, TTX_LEVEL_TENSOR,
-                                             TTX_LEVEL_HEAD};
-    for (size_t i = 0; i < sizeof levels / sizeof *levels && !rc; i++)
-        rc = compare(&b, levels[i], &err);
-    if (!rc) rc = time_slots(&b, &err);
+    if (!rc) rc = strcmp(b.dir, "--serve") == 0 ? serve(&b, &err) : measure(&b, &err);
     cJSON_Delete(b.document);
     ttx_trace_tensors_free(&b.tensors);
     ttx_session_close(b.session);

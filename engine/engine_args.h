@@ -43,7 +43,7 @@ typedef struct ttx_engine_args {
     const char *routes, *save_routes; /* route_trace files */
     const char *expert_stats;         /* a file, or "-" for a summary on stderr */
     const char *trace;                /* a directory; NULL: none is taken */
-    int32_t trace_level, trace_overflow;
+    int32_t trace_level, trace_overflow, trace_compress;
     uint64_t trace_max;
     bool verbose;
 } ttx_engine_args;
@@ -142,6 +142,8 @@ void ttx_engine_args_defaults(ttx_engine_args *a);
     {"--trace-overflow", OPT_ENUM, TTX_ARG(trace_overflow), "WHAT", \
      "if the disk is slower than the run: block waits for it, drop counts what is lost", \
      .choices = "block|drop"}, \
+    {"--trace-compress", OPT_ENUM, TTX_ARG(trace_compress), "HOW", \
+     "zstd makes the trace many times smaller, and its writer slower", .choices = "none|zstd"}, \
     {"--trace-max", OPT_SIZE, TTX_ARG(trace_max), "SIZE", "stop recording at this size", \
      .shown_default = "no limit"}
 

@@ -93,6 +93,7 @@ int ttx_engine_trace_open(ttx_engine *e, const ttx_engine_args *a, const ttx_ses
     set.dir = a->trace;
     set.level = (ttx_trace_level)a->trace_level;
     set.drop = a->trace_overflow;
+    set.compress = a->trace_compress;
     set.max_bytes = a->trace_max;
     ttx_trace_info info = {.tensors = e->trace_tensors.v,
                            .n_tensor = e->trace_tensors.n,

@@ -101,7 +101,9 @@ static void free_trace(ttx_trace *t) {
         cJSON_Delete(w->document);
         free(w->by_offset);
         free(w->pending);
-        free(w->block);
+        ttx_packer_close(w->packer);
+        free(w->plain);
+        free(w->out);
         free(w->dir);
         free(w);
     }
@@ -124,21 +126,18 @@ static void sort_by_offset(uint32_t *v, size_t n, const ttx_trace_tensor *t) {
 
 static int allocate(ttx_trace *t, const ttx_trace_settings *set, ttx_err *err) {
     struct trace_writer *w = t->w = calloc(1, sizeof *w);
-    size_t block = (TTX_TRACE_BLOCK_MAX + 1) * sizeof *w->block;
     if (!w) return ttx_fail_nomem(err, "trace writer", sizeof *w);
     w->t = t;
     w->fd = -1;
-    w->block = calloc(1, block);
     w->by_offset = calloc(t->n_file_tensor + 1, sizeof *w->by_offset);
     bool stats = set->level == TTX_LEVEL_STATS;
     if (stats) t->counts = calloc(t->n_tensor + 1, sizeof *t->counts);
-    if (!w->block || !w->by_offset || (stats && !t->counts))
-        return ttx_fail_nomem(err, "trace writer", block);
+    if (!w->by_offset || (stats && !t->counts))
+        return ttx_fail_nomem(err, "trace writer", t->n_tensor * sizeof *t->counts);
     for (uint32_t i = 0; i < t->n_file_tensor; i++) w->by_offset[i] = i;
     sort_by_offset(w->by_offset, t->n_file_tensor, t->tensors);
     int rc = ring_memory(&t->ring.v, &t->ring.mask, set->ring_records, err);
     if (!rc) rc = ring_memory(&w->io.v, &w->io.mask, set->io_records, err);
-    t->ring.room = t->ring.mask + 1;
     return rc;
 }
 
@@ -153,6 +152,7 @@ int ttx_trace_open(ttx_trace **out, const ttx_trace_settings *set, const ttx_tra
                      .n_file_tensor = info->n_file_tensor,
                      .drop = set->drop};
     int rc = allocate(t, set, err);
+    if (!rc && set->compress) rc = ttx_packer_open(&t->w->packer, err);
     if (!rc) {
         t->w->max_bytes = set->max_bytes;
         t->w->token_text = info->token_text;
@@ -189,7 +189,7 @@ int ttx_trace_close(ttx_trace *t, int rc, ttx_trace_result *result, ttx_err *err
     ttx_err own = {0};
     int bad = trace_writer_stop(w, true, &own);
     ttx_trace_result res = {
-        .records = w->n_records,
+        .records = w->n_safe,
         .lost = atomic_load(&t->lost),
         .bytes = w->bytes,
         .launches = t->launches,
@@ -197,6 +197,7 @@ int ttx_trace_close(ttx_trace *t, int rc, ttx_trace_result *result, ttx_err *err
         .stall_ns = w->stall_ns,
         .duration_s = (double)ttx_trace_clock(t) * 1e-9,
         .writer_cpu_s = w->cpu_s,
+        .drain_s = (double)w->drain_ns * 1e-9,
         .limited = w->limited,
     };
     snprintf(res.dir, sizeof res.dir, "%s", w->dir);
@@ -219,13 +220,16 @@ static void nap(void) {
     nanosleep(&t, NULL);
 }
 
+/* Comes by at every quarter of the ring, to see how far the writer is. */
 ttx_record *ttx_trace_full(ttx_trace *t) {
     ttx_ring *r = &t->ring;
-    uint64_t since = 0;
+    uint64_t since = 0, size = r->mask + 1, quarter = size >= 4 ? size / 4 : 1;
     ttx_trace_publish(t);
     for (;;) {
-        r->room = atomic_load_explicit(&r->tail, memory_order_acquire) + r->mask + 1;
-        if (r->next != r->room) break;
+        uint64_t left = atomic_load_explicit(&r->tail, memory_order_acquire) + size - r->next;
+        if (left <= size / 2 && !since) trace_writer_wake(t->w);
+        r->room = r->next + (left < quarter ? left : quarter);
+        if (left) break;
         if (t->drop) {
             atomic_fetch_add_explicit(&t->lost, 1, memory_order_relaxed);
             return &t->spare;
@@ -256,19 +260,31 @@ ttx_record ttx_trace_launch(ttx_trace *t, uint64_t start, uint64_t end, ttx_reco
     return r;
 }
 
-/* The part of a tensor that belongs to head h: rows, or the columns of every row. */
-static void of_head(ttx_record *r, const ttx_trace_tensor *d, uint64_t offset, uint32_t h) {
-    uint64_t each = d->size / d->n_head, rest = d->size % d->n_head;
-    uint64_t from = each * h + (rest ? rest * h / d->n_head : 0);
-    uint64_t to = each * (h + 1) + (rest ? rest * (h + 1) / d->n_head : 0);
-    r->attention_head = (uint16_t)h;
-    r->size_bytes = to - from;
-    if (d->strided) { /* the block that holds the head's first column */
-        from = d->row_bytes / d->n_head * h + d->row_bytes % d->n_head * h / d->n_head;
-        from = (uint32_t)from / d->block_bytes * d->block_bytes;
-        r->flags |= TTX_RECF_STRIDED;
+/* A record for each head of a tensor, like the one that is given: its rows, or its columns of every
+ * row, from the block on that holds the first of them. */
+static void put_heads(ttx_trace *t, const ttx_record *r, const ttx_trace_tensor *d) {
+    uint64_t each = d->size / d->n_head, rest = d->size % d->n_head, from = 0;
+    uint32_t row_each = d->row_bytes / d->n_head, row_rest = d->row_bytes % d->n_head;
+    for (uint32_t h = 0; h < d->n_head; h++) {
+        ttx_record *slot = ttx_trace_slot(t);
+        uint64_t to = each * (h + 1) + (rest ? rest * (h + 1) / d->n_head : 0), at = from;
+        *slot = *r;
+        slot->attention_head = (uint16_t)h;
+        slot->size_bytes = to - from;
+        if (d->strided) {
+            uint32_t column =
+                row_each * h + (row_rest ? (uint32_t)((uint64_t)row_rest * h / d->n_head) : 0);
+            at = column / d->block_bytes * d->block_bytes;
+            slot->flags |= TTX_RECF_STRIDED;
+        }
+        slot->file_offset += at;
+        slot->tensor_ptr += at;
+        if (h) {
+            slot->flags &= (uint8_t)~TTX_RECF_FIRST;
+            slot->duration_ns = 0;
+        }
+        from = to;
     }
-    r->file_offset = offset + from;
 }
 
 void ttx_trace_access(ttx_trace *t, ttx_record *r, uint64_t offset, uint64_t size,
@@ -288,16 +304,10 @@ void ttx_trace_access(ttx_trace *t, ttx_record *r, uint64_t offset, uint64_t siz
     v.expert_id = d->expert;
     if (d->expert == TTX_REC_NO_EXPERT && d->expert_bytes)
         v.expert_id = (uint16_t)((offset - d->offset) / d->expert_bytes);
-    bool split = t->level >= TTX_LEVEL_HEAD && d->n_head && size == d->size;
-    for (uint32_t h = 0; h < (split ? d->n_head : 1u); h++) {
-        if (split) {
-            of_head(&v, d, offset, h);
-            v.tensor_ptr = (uintptr_t)p + (v.file_offset - offset);
-        }
+    if (t->level >= TTX_LEVEL_HEAD && d->n_head && size == d->size)
+        put_heads(t, &v, d);
+    else
         *ttx_trace_slot(t) = v;
-        v.flags &= (uint8_t)~TTX_RECF_FIRST;
-        v.duration_ns = 0;
-    }
     r->flags &= (uint8_t)~TTX_RECF_FIRST;
     r->duration_ns = 0;
 }
@@ -396,6 +406,7 @@ void ttx_trace_io(ttx_trace *t, const ttx_record *r) {
                 atomic_fetch_add_explicit(&t->lost, 1, memory_order_relaxed);
                 return;
             }
+            trace_writer_wake(t->w);
             nap();
             at = atomic_load_explicit(&q->head, memory_order_relaxed);
         }

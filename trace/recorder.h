@@ -23,7 +23,7 @@ typedef struct ttx_ring {
     ttx_record *v;
     uint64_t mask;                      /* records - 1 */
     uint64_t next;                      /* the filler's: next slot */
-    uint64_t room;                      /* the filler's: where it may fill up to */
+    uint64_t room;                      /* the filler's: where it looks at `tail` again */
     _Alignas(64) _Atomic uint64_t head; /* filled */
     _Alignas(64) _Atomic uint64_t tail; /* emptied */
 } ttx_ring;
@@ -62,6 +62,7 @@ typedef struct ttx_trace_settings {
     const char *dir;
     ttx_trace_level level;
     bool drop;           /* lose records rather than wait when the ring is full */
+    bool compress;       /* with zstd */
     bool no_tsc;         /* take times from the system */
     uint64_t max_bytes;  /* of the file of records; 0: no limit */
     size_t ring_records; /* a power of two */
@@ -105,7 +106,8 @@ typedef struct ttx_trace_result {
     uint64_t records, lost, bytes, launches;
     uint64_t stalls, stall_ns; /* the launching thread waited for room */
     double duration_s, writer_cpu_s;
-    bool limited; /* --trace-max was reached */
+    double drain_s; /* at the end, for what was still in the rings */
+    bool limited;   /* --trace-max was reached */
     char dir[200];
 } ttx_trace_result;
 
@@ -179,8 +181,8 @@ static inline ttx_record ttx_record_none(ttx_rec_kind kind) {
 ttx_record ttx_trace_launch(ttx_trace *t, uint64_t start, uint64_t end, ttx_record r);
 
 /* Records an access of r's launch to `size` bytes from file offset `offset` on, which lie in the
- * tensor r->tensor_idx: with its shard and expert, and split by heads if the level asks for it. The
- * first record of the launch takes r's duration with it. */
+ * tensor r->tensor_idx: with its shard and expert, and split by heads if
+ * the level asks for it. The first record of the launch takes r's duration with it. */
 void ttx_trace_access(ttx_trace *t, ttx_record *r, uint64_t offset, uint64_t size,
                       const uint8_t *p);
 

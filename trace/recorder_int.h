@@ -9,6 +9,7 @@
 #include "fault_watch.h"
 #include "recorder.h"
 #include "trace_file.h"
+#include "trace_pack.h"
 
 #include <cJSON.h>
 #include <pthread.h>
@@ -41,11 +42,18 @@ struct trace_writer {
     _Atomic bool stop;
     io_ring io;
     ttx_crc crc;
-    ttx_record *block;  /* a frame's slot, then TTX_TRACE_BLOCK_MAX records */
-    size_t n_block;     /* records in it */
-    uint64_t block_ns;  /* when the first of them was put there */
-    uint64_t n_records; /* written */
+    pthread_mutex_t lock; /* of `woken` */
+    pthread_cond_t wake;
+    bool woken;
+    uint8_t *out;               /* bytes on their way to the file, from a page's beginning on */
+    size_t out_n;               /* so many, behind which the block is filled that comes next */
+    uint64_t out_at;            /* where they go */
+    ttx_packer *packer;         /* NULL: nothing is compressed */
+    ttx_record *plain;          /* ... otherwise the block before it is */
+    size_t n_block;             /* records of that block */
+    uint64_t n_records, n_safe; /* in blocks; in the file */
     uint64_t bytes, max_bytes;
+    uint64_t drain_ns; /* what was left at the end took so long */
     bool limited, failed;
     ttx_err err; /* of the writer thread */
     double cpu_s;
@@ -73,6 +81,8 @@ struct trace_writer {
 
 /* Creates the file, writes its header, starts the thread. Errors: TTX_E_RUNTIME. */
 int trace_writer_start(struct trace_writer *w, ttx_err *err);
+/* There is much in a ring: do not wait for the next turn. Any thread. */
+void trace_writer_wake(struct trace_writer *w);
 /* Empties the rings and ends the file; `whole` false: without an END frame. */
 int trace_writer_stop(struct trace_writer *w, bool whole, ttx_err *err);
 

@@ -239,7 +239,7 @@ static bool add_config(cJSON *doc, const struct trace_writer *w, const ttx_trace
     return c && clock && cJSON_AddStringToObject(c, "level", ttx_trace_level_name(set->level)) &&
            cJSON_AddStringToObject(c, "overflow", set->drop ? "drop" : "block") &&
            cJSON_AddNumberToObject(c, "max_bytes", (double)set->max_bytes) &&
-           cJSON_AddStringToObject(c, "compress", "none") &&
+           cJSON_AddStringToObject(c, "compress", set->compress ? "zstd" : "none") &&
            cJSON_AddStringToObject(clock, "source", k->tsc ? "tsc" : "clock_gettime") &&
            cJSON_AddNumberToObject(clock, "tsc_hz",
                                    k->tsc ? 1e9 * 4294967296.0 / (double)k->mult : 0) &&

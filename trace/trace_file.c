@@ -1,8 +1,7 @@
-/* trace_file.c -- see trace_file.h: checksums, frames, the reader. Writing is the recorder's.
- *
- * CRC-32 eight bytes at a time (Sarwate's table, sliced). Source of the polynomial: ITU-T V.42.
- */
+/* trace_file.c -- see trace_file.h: frames, the reader. Writing is the recorder's. */
 #include "trace_file.h"
+
+#include "trace_pack.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,34 +11,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum { PAGE = 4096 };
+
 static const char magic[8] = {'T', 'T', 'X', 'T', 'R', 'A', 'C', 'E'};
 
-/* ---- checksums and frames ---- */
-
-void ttx_crc_init(ttx_crc *c) {
-    for (uint32_t i = 0; i < 256; i++) {
-        uint32_t v = i;
-        for (int bit = 0; bit < 8; bit++) v = v >> 1 ^ (v & 1 ? 0xedb88320 : 0);
-        c->table[0][i] = v;
-    }
-    for (uint32_t i = 0; i < 256; i++)
-        for (int k = 1; k < 8; k++)
-            c->table[k][i] = c->table[k - 1][i] >> 8 ^ c->table[0][c->table[k - 1][i] & 0xff];
-}
-
-uint32_t ttx_crc32(const ttx_crc *c, uint32_t crc, const void *data, size_t n) {
-    const uint8_t *p = data;
-    crc = ~crc;
-    for (; n >= 8; n -= 8, p += 8) {
-        uint64_t v;
-        memcpy(&v, p, 8);
-        v ^= crc;
-        crc = 0;
-        for (int k = 0; k < 8; k++) crc ^= c->table[7 - k][v >> 8 * k & 0xff];
-    }
-    for (; n; n--) crc = crc >> 8 ^ c->table[0][(crc ^ *p++) & 0xff];
-    return ~crc;
-}
+/* ---- frames ---- */
 
 ttx_frame ttx_frame_make(uint8_t kind) {
     ttx_frame f = {.version = TTX_TRACE_VERSION, .kind = kind};
@@ -61,13 +37,15 @@ struct ttx_trace_reader {
     ttx_trace_end end;
     char cut[160];
     ttx_crc crc;
-    ttx_record *block; /* [TTX_TRACE_BLOCK_MAX + 1]: and the frame that follows it */
-    ttx_frame next;    /* the frame at `pos` */
+    ttx_record *block;      /* [TTX_TRACE_BLOCK_MAX + 1]: and the frame that follows it */
+    ttx_frame next;         /* the frame at `pos` */
+    ttx_unpacker *unpacker; /* NULL: the file is as it is */
 };
 
 /* Up to n bytes: fewer only at the end of the file. */
 static int read_some(ttx_trace_reader *r, void *to, size_t n, size_t *got, ttx_err *err) {
     *got = 0;
+    if (r->unpacker) return ttx_unpack(r->unpacker, to, n, got, err);
     while (*got < n) {
         ssize_t k = read(r->fd, (char *)to + *got, n - *got);
         if (k < 0 && errno == EINTR) continue;
@@ -85,12 +63,12 @@ static int damaged(const ttx_trace_reader *r, const char *expected, ttx_err *err
 }
 
 /* The file ends here, though no END frame was seen. */
-static void cut_short(ttx_trace_reader *r, size_t rest) {
+static void cut_short(ttx_trace_reader *r, bool inside) {
     r->done = true;
     snprintf(r->cut, sizeof r->cut,
              "incomplete: ends after %llu records without an end mark%s (the run was killed, or "
              "the disk was full)",
-             (unsigned long long)r->count, rest ? ", inside a block" : "");
+             (unsigned long long)r->count, inside ? ", inside a block" : "");
 }
 
 static int check_header(const ttx_trace_reader *r, const ttx_frame *f, size_t got, ttx_err *err) {
@@ -106,22 +84,39 @@ static int check_header(const ttx_trace_reader *r, const ttx_frame *f, size_t go
     return TTX_OK;
 }
 
+static bool is_frame(const ttx_trace_reader *r, const ttx_frame *f) {
+    return memcmp(f->magic, magic, sizeof magic) == 0 &&
+           f->frame_crc == ttx_crc32(&r->crc, 0, f, offsetof(ttx_frame, frame_crc));
+}
+
+/* Whether the file ends here, though there are bytes left: nothing but the rest of the page that
+ * its writer was at. */
+static bool at_end(const ttx_trace_reader *r, uint64_t pos, const void *p, size_t n) {
+    const uint8_t *v = p;
+    for (size_t i = 0; i < n; i++)
+        if (v[i]) return false;
+    return !r->unpacker && r->bytes - pos < PAGE;
+}
+
 /* Takes the frame that was read at `pos`: `got` bytes of it. */
 static int take_frame(ttx_trace_reader *r, size_t got, ttx_err *err) {
     ttx_frame *f = &r->next;
-    if (got < sizeof *f) {
-        cut_short(r, got);
+    bool end = at_end(r, r->pos, f, got);
+    if (end || got < sizeof *f) {
+        cut_short(r, !end);
         return TTX_OK;
     }
-    if (memcmp(f->magic, magic, sizeof magic) != 0 ||
-        f->frame_crc != ttx_crc32(&r->crc, 0, f, offsetof(ttx_frame, frame_crc)))
-        return damaged(r, "a block", err);
+    if (!is_frame(r, f)) return damaged(r, "a block", err);
     if (f->first != r->count) return damaged(r, "the block that comes next", err);
     r->lost = f->lost;
     if (f->kind == TTX_FRAME_END && f->end < TTX_TRACE_ENDS) {
         r->end = (ttx_trace_end)f->end;
         r->done = true;
-        if (r->pos + sizeof *f != r->bytes) return damaged(r, "the end of the file", err);
+        uint8_t more;
+        size_t n;
+        int rc = read_some(r, &more, 1, &n, err);
+        if (rc) return rc;
+        if (n) return damaged(r, "the end of the file", err);
         return TTX_OK;
     }
     if (f->kind != TTX_FRAME_BLOCK || !f->n_records || f->n_records > TTX_TRACE_BLOCK_MAX)
@@ -129,26 +124,40 @@ static int take_frame(ttx_trace_reader *r, size_t got, ttx_err *err) {
     return TTX_OK;
 }
 
+/* The file, or the packed one in its place. */
+static int open_file(ttx_trace_reader *r, const char *path, ttx_err *err) {
+    struct stat st;
+    size_t n = strlen(path);
+    r->path = malloc(n + sizeof TTX_TRACE_PACKED);
+    if (!r->path) return ttx_fail_nomem(err, "path", n);
+    memcpy(r->path, path, n + 1);
+    r->fd = open(path, O_RDONLY | O_CLOEXEC);
+    bool packed = r->fd < 0 && errno == ENOENT;
+    if (packed) {
+        memcpy(r->path + n, TTX_TRACE_PACKED, sizeof TTX_TRACE_PACKED);
+        r->fd = open(r->path, O_RDONLY | O_CLOEXEC);
+        if (r->fd < 0) r->path[n] = 0;
+    }
+    if (r->fd < 0 || fstat(r->fd, &st))
+        return ttx_fail(err, TTX_E_RUNTIME, "%s: cannot open: %s", r->path, strerror(errno));
+    r->bytes = (uint64_t)st.st_size;
+    return packed ? ttx_unpacker_open(&r->unpacker, r->fd, r->path, err) : TTX_OK;
+}
+
 int ttx_trace_reader_open(ttx_trace_reader **out, const char *path, unsigned flags, ttx_err *err) {
     *out = NULL;
-    struct stat st;
     size_t got;
     int rc;
     ttx_trace_reader *r = calloc(1, sizeof *r);
     if (!r) return ttx_fail_nomem(err, "trace reader", sizeof *r);
     r->checked = !(flags & TTX_READ_UNCHECKED);
-    r->fd = open(path, O_RDONLY | O_CLOEXEC);
-    r->path = strdup(path);
     r->block = malloc((TTX_TRACE_BLOCK_MAX + 1) * sizeof *r->block);
-    if (!r->path || !r->block) {
+    r->fd = -1;
+    if (!r->block) {
         rc = ttx_fail_nomem(err, "trace reader", TTX_TRACE_BLOCK_MAX * sizeof *r->block);
         goto error;
     }
-    if (r->fd < 0 || fstat(r->fd, &st)) {
-        rc = ttx_fail(err, TTX_E_RUNTIME, "%s: cannot open: %s", path, strerror(errno));
-        goto error;
-    }
-    r->bytes = (uint64_t)st.st_size;
+    if ((rc = open_file(r, path, err))) goto error;
     ttx_crc_init(&r->crc);
     if ((rc = read_some(r, &r->next, sizeof r->next, &got, err))) goto error;
     if ((rc = check_header(r, &r->next, got, err))) goto error;
@@ -165,6 +174,7 @@ error:
 void ttx_trace_reader_close(ttx_trace_reader *r) {
     if (!r) return;
     if (r->fd >= 0) close(r->fd);
+    ttx_unpacker_close(r->unpacker);
     free(r->path);
     free(r->block);
     free(r);
@@ -180,17 +190,23 @@ int ttx_trace_reader_next(ttx_trace_reader *r, const ttx_record **v, size_t *n, 
     int rc = read_some(r, r->block, size + sizeof r->next, &got, err);
     if (rc) return rc;
     if (got < size) {
-        cut_short(r, got + 1);
+        cut_short(r, true);
         return TTX_OK;
     }
-    if (r->checked && ttx_crc32(&r->crc, 0, r->block, size) != crc)
-        return damaged(r, "records that fit their checksum", err);
+    memcpy(&r->next, r->block + records, sizeof r->next);
+    uint64_t end = r->pos + sizeof r->next + size;
+    bool bad = r->checked && ttx_crc32(&r->crc, 0, r->block, size) != crc;
+    /* Of a machine that stopped, the last block may be there in part only. */
+    if (bad && at_end(r, end, &r->next, got - size)) {
+        cut_short(r, true);
+        return TTX_OK;
+    }
+    if (bad) return damaged(r, "records that fit their checksum", err);
     for (size_t i = 0; i < records; i++)
         if (r->block[i].kind == 0 || r->block[i].kind >= TTX_REC_FRAME)
             return damaged(r, "a record", err);
-    r->pos += sizeof r->next + size;
+    r->pos = end;
     r->count += records;
-    memcpy(&r->next, r->block + records, sizeof r->next);
     if ((rc = take_frame(r, got - size, err))) return rc;
     *n = records;
     return TTX_OK;
@@ -217,7 +233,7 @@ uint64_t ttx_trace_reader_count(const ttx_trace_reader *r) {
 }
 
 uint64_t ttx_trace_reader_pos(const ttx_trace_reader *r) {
-    return r->pos;
+    return r->unpacker ? ttx_unpacker_pos(r->unpacker) : r->pos;
 }
 
 uint64_t ttx_trace_reader_bytes(const ttx_trace_reader *r) {

@@ -14,6 +14,7 @@
 
 #include "err.h"
 #include "record.h"
+#include "trace_crc.h"
 
 #include <stddef.h>
 
@@ -49,14 +50,6 @@ typedef struct ttx_frame {
 
 _Static_assert(sizeof(ttx_frame) == 64, "a frame fills a slot");
 
-/* zlib's CRC-32 of n bytes, continuing `crc` (0 at the start). The table is the caller's: made once
- * by ttx_crc_init. */
-typedef struct ttx_crc {
-    uint32_t table[8][256];
-} ttx_crc;
-void ttx_crc_init(ttx_crc *c);
-uint32_t ttx_crc32(const ttx_crc *c, uint32_t crc, const void *data, size_t n);
-
 /* A frame of this kind, its own checksum still to be made by ttx_frame_seal. */
 ttx_frame ttx_frame_make(uint8_t kind);
 void ttx_frame_seal(const ttx_crc *c, ttx_frame *f);
@@ -67,7 +60,8 @@ typedef struct ttx_trace_reader ttx_trace_reader;
 
 enum { TTX_READ_UNCHECKED = 1 /* skip the checksums of records: several times faster */ };
 
-/* Opens the file at `path`. Errors: TTX_E_RUNTIME (cannot be opened, no trace, of a later version).
+/* Opens the file at `path`, or if there is none the one that was compressed (trace_pack.h). Errors:
+ * TTX_E_RUNTIME (cannot be opened, no trace, of a later version).
  */
 int ttx_trace_reader_open(ttx_trace_reader **out, const char *path, unsigned flags, ttx_err *err);
 void ttx_trace_reader_close(ttx_trace_reader *r); /* NULL is fine */

@@ -163,11 +163,54 @@ def test_options(m):
             HOME / "one")
 
 
+def test_compressed(m):
+    r = traced(m, "packed", "--trace-compress", "zstd", n=40)
+    if "built without libzstd" in r.stderr:
+        print("built without libzstd: compressed traces are not tested")
+        return
+    traced(m, "plain", n=40)
+    packed, plain = HOME / "packed/tensor_access.bin.zst", HOME / "plain/tensor_access.bin"
+    check(packed.stat().st_size * 5 < plain.stat().st_size, f"{packed.stat().st_size} bytes packed")
+    r = ttx("trace", "check", HOME / "packed")
+    check(r.returncode == 0 and r.stdout.endswith("ok\n"), f"check: {r.stdout}{r.stderr}")
+    drop = ("timestamp_ns", "duration_ns", "tensor_ptr")
+    both = [[{k: v for k, v in row.items() if k not in drop} for row in rows_of_export(name, "csv")]
+            for name in ("packed", "plain")]
+    check(both[0] == both[1] and len(both[0]) > 1000, "a compressed trace has the same records")
+    r = ttx("report", HOME / "packed")
+    check(r.returncode == 0, f"report of a compressed trace: {r.stderr}")
+    if shutil.which("zstd"):
+        subprocess.run(["zstd", "-dq", packed], check=True)
+        good = packed.read_bytes()
+        packed.unlink()
+        r = ttx("trace", "check", HOME / "packed")
+        check(r.returncode == 0, f"unpacked by zstd: {r.stdout}{r.stderr}")
+        (HOME / "packed/tensor_access.bin").unlink()
+        packed.write_bytes(good)
+    good = packed.read_bytes()
+    for n in list(range(0, 60, 7)) + list(range(100, len(good), len(good) // 9)):
+        packed.write_bytes(good[:n])
+        r = ttx("trace", "check", HOME / "packed")
+        check(r.returncode == 1 and r.stderr.count("\n") == 1, f"packed, cut at {n}: {r.stderr}")
+        packed.write_bytes(good[:n] + bytes(1000))
+        r = ttx("trace", "check", HOME / "packed")
+        check(r.returncode == 1 and r.stderr.count("\n") == 1, f"packed, zeros at {n}: {r.stderr}")
+    packed.write_bytes(good + b"x")
+    r = ttx("trace", "check", HOME / "packed")
+    check(r.returncode == 1 and "damaged" in r.stderr, f"a byte behind the end: {r.stderr}")
+    packed.write_bytes(good)
+    r = traced(m, "packed_max", "--trace-compress", "zstd", "--trace-max", "8K", n=200)
+    check("stopped at --trace-max" in r.stderr, f"--trace-max, compressed: {r.stderr}")
+    check((HOME / "packed_max/tensor_access.bin.zst").stat().st_size <= 8 << 10, "--trace-max holds")
+    check(ttx("trace", "check", HOME / "packed_max").returncode == 0, "a limited trace is whole")
+
+
 # ---- what a run leaves when it ends badly ----
 
-def test_killed(m):
+def test_killed(m, *args):
+    shutil.rmtree(HOME / "killed", ignore_errors=True)
     p = subprocess.Popen([TTX, "run", "-m", m, "-p", "abc", "-c", "65536", "--ignore-eos", "--trace",
-                          HOME / "killed"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+                          HOME / "killed", *args], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     read = 0
     while read < 600:  # so much text that blocks have been written
         read += len(p.stdout.read1(4096))
@@ -405,10 +448,13 @@ def main():
         test_pictures()
     test_same_place(m)
     test_options(m)
+    test_compressed(m)
     test_blocks(m)
     test_damaged()
     long = model("long", "n_ctx=65536")
     test_killed(long)
+    if (HOME / "packed").exists():
+        test_killed(long, "--trace-compress", "zstd")
     test_full_disk(long)
     refuses(2, "parquet: expected a file (-o FILE), found none", "export", HOME / "a", "-f", "parquet")
     shutil.rmtree(HOME)

@@ -21,6 +21,7 @@ try:
     import numpy as np
     import pandas as pd
     import polars as pl
+    import pyarrow
     import pyarrow.parquet as pq
     from PIL import Image
 except ImportError as e:
@@ -156,6 +157,22 @@ def check_errors(folder, home):
     refused(home / "empty", "no trace_metadata.json")
     records, meta = folder / "tensor_access.bin", folder / "trace_metadata.json"
     good, good_meta = records.read_bytes(), meta.read_text()
+    whole = load(folder)
+    packed = records.with_name(records.name + ".zst")
+    parts = [pyarrow.compress(good[at:at + 50000], "zstd", asbytes=True) for at in range(0, len(good), 50000)]
+    packed.write_bytes(b"".join(parts))
+    records.unlink()
+    check("compressed", load(folder).equals(whole), True)
+    packed.write_bytes(b"".join(parts[:-1]) + parts[-1][:50])
+    check("compressed and cut short", len(whole) - 1800 < len(load(folder)) < len(whole), True)
+    packed.write_bytes(b"".join(parts[:-1]) + bytes(700))
+    check("compressed and killed", len(whole) - 1800 < len(load(folder)) < len(whole), True)
+    packed.unlink()
+    records.write_bytes(good[:64 * 300] + bytes(64 * 20))
+    check("killed inside a block", len(load(folder)) < 300, True)
+    records.write_bytes(good[:-64] + bytes(64 * 20))
+    check("killed between blocks", len(load(folder)), len(whole))
+    check("killed", Trace(folder).complete, False)
     records.write_bytes(good[:64 * 300])
     check("cut short", len(load(folder)) < 300, True)
     for data, words in ((b"", "0 bytes"), (b"x" * 640, "something else"), (good[:64] + bytes(64) + good[128:], "byte 64")):

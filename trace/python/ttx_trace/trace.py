@@ -1,8 +1,10 @@
 """Reads a trace directory; docs/trace-format.md defines it.
 
-Records are mapped, not read: a Trace costs no memory until rows are asked for.
+Records are mapped, not read: a Trace costs no memory until rows are asked for. Those of a compressed trace are
+unpacked into memory.
 """
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +51,30 @@ def find(folder):
     raise TraceError(f"{folder}: expected a trace directory, found no trace_metadata.json")
 
 
+def unpack(path):
+    """The bytes of a file that zstd has compressed, as far as it goes: of a killed run it may end anywhere."""
+    try:
+        import pyarrow
+    except ImportError:
+        pass
+    else:
+        data = bytearray()
+        for size in (1 << 20, 64):  # where a killed run ends, a read fails as a whole: the rest in small ones
+            with pyarrow.CompressedInputStream(pyarrow.OSFile(str(path)), "zstd") as file:
+                try:
+                    file.read(len(data))
+                    while part := file.read(size):
+                        data += part
+                    break
+                except OSError:
+                    pass
+        return bytes(data)
+    try:
+        return subprocess.run(["zstd", "-dcq", str(path)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
+    except FileNotFoundError:
+        raise TraceError(f"{path}: to read a compressed trace, pyarrow or the program zstd is needed") from None
+
+
 class Trace:
     """A trace: `meta` (trace_metadata.json), `slots` (the file as an array), tables on demand."""
 
@@ -62,18 +88,23 @@ class Trace:
             raise TraceError(f"{self.dir}/trace_metadata.json: expected the metadata of a trace: {e}") from None
         if version != VERSION:
             raise TraceError(f"{self.dir}: expected trace version {VERSION}, found {version}")
-        self.slots = self._map(self.dir / "tensor_access.bin")
+        self.slots = self._slots(self.dir / "tensor_access.bin")
         self.n_file_tensor = sum("shard" in t for t in self.tensors)
 
     @staticmethod
-    def _map(path):
+    def _slots(path):
+        packed = path.with_name(path.name + ".zst")
+        data = unpack(packed) if not path.exists() and packed.exists() else None
         try:
-            size = path.stat().st_size
+            size = path.stat().st_size if data is None else len(data)
         except OSError as e:
             raise TraceError(f"{path}: cannot open: {e.strerror}") from None
         if size < 64:
             raise TraceError(f"{path}: expected a trace, found {size} bytes")
-        slots = np.memmap(path, RECORD, "r", shape=(size // 64,))
+        if data is None:
+            slots = np.memmap(path, RECORD, "r", shape=(size // 64,))
+        else:
+            slots = np.frombuffer(data, RECORD, size // 64)
         if bytes(slots[:1].view("u1")[:8]) != b"TTXTRACE":
             raise TraceError(f"{path}: expected a trace, found something else")
         return slots
@@ -90,7 +121,8 @@ class Trace:
         frames, at, count, parts, n = self.slots.view(head), 1, 0, [], 0
         while at < len(self.slots):
             kind, size = int(self.slots["kind"][at]), int(frames["n"][at])
-            if kind == FRAME + 2 or at + 1 + size > len(self.slots):
+            killed = kind == 0 and len(self.slots) - at < 64  # zeros up to the end of the page
+            if killed or kind == FRAME + 2 or at + 1 + size > len(self.slots):
                 break
             if kind != FRAME + 1 or int(frames["first"][at]) != count or not size:
                 raise TraceError(f"{self.dir}: damaged at byte {64 * at}: expected a block")
