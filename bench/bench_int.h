@@ -8,6 +8,7 @@
 
 #include "engine_args.h"
 #include "limits.h"
+#include "result_row.h"
 
 #include <signal.h>
 
@@ -87,8 +88,6 @@ int bench_bound(bench_result *r, const ttx_model *m, const ttx_limits *lim, ttx_
 
 /* ---- output (bench_out.c) ---- */
 
-typedef enum bench_format { BENCH_MD, BENCH_JSON, BENCH_JSONL, BENCH_CSV, BENCH_SQL } bench_format;
-
 /* What a row says besides its result. */
 typedef struct bench_subject {
     const ttx_model *model;
@@ -98,12 +97,12 @@ typedef struct bench_subject {
 
 typedef struct bench_out {
     FILE *to;
-    bench_format format;
+    result_format format;
     int n_rows;
     char cpu[128];
 } bench_out;
 
-void bench_out_begin(bench_out *o, FILE *to, bench_format format);
+void bench_out_begin(bench_out *o, FILE *to, result_format format);
 int bench_out_row(bench_out *o, const bench_subject *s, const bench_result *r, ttx_err *err);
 void bench_out_end(bench_out *o, const ttx_limits *lim);
 /* "pp512 @ d4096": as llama-bench names tests. */

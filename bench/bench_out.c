@@ -1,55 +1,24 @@
-/* bench_out.c -- results as Markdown for people, and as JSON, JSON lines, CSV and SQL.
+/* bench_out.c -- results as Markdown for people, and as rows for machines.
  *
  * The machine formats have llama-bench's fields under llama-bench's names, in its order and units,
- * and then ours. All of them print one list of fields. What is unknown is null.
+ * and then ours. What is unknown is null.
  */
 #include "bench_int.h"
 
 #include "kinds.h"
 #include "pool.h"
 
-#include <cJSON.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* ---- what a row says ---- */
 
-typedef enum kind { TEXT, INTEGER, REAL, LIST } kind;
-
-typedef struct field {
-    const char *name;
-    kind kind;
-    const char *text;
-    double number;
-    const double *list; /* [n]; only JSON has lists */
-    int n;
-} field;
-
-enum { MAX_FIELDS = 48 };
-
 typedef struct row {
-    field f[MAX_FIELDS];
-    int n;
+    result_row r;
     char type[64], k_type[16], v_type[16], load_mode[16];
     double *ns, *ts, *ttft; /* [n_reps] */
 } row;
-
-static void put_text(row *r, const char *name, const char *text) {
-    r->f[r->n++] = (field){name, TEXT, .text = text};
-}
-
-static void put_int(row *r, const char *name, double v) {
-    r->f[r->n++] = (field){name, INTEGER, .number = v};
-}
-
-static void put_real(row *r, const char *name, double v) {
-    r->f[r->n++] = (field){name, REAL, .number = v};
-}
-
-static void put_list(row *r, const char *name, const double *v, int n) {
-    r->f[r->n++] = (field){name, LIST, .list = v, .n = n};
-}
 
 static double known(double v) {
     return v > 0 ? v : NAN;
@@ -79,50 +48,50 @@ static void put_setup(row *r, const bench_out *o, const bench_subject *s, const 
     bench_choice(bench_kv_types, t->k_type, r->k_type);
     bench_choice(bench_kv_types, t->v_type, r->v_type);
     bench_choice(bench_load_modes, t->load_mode, r->load_mode);
-    put_text(r, "build_commit", "ttx-" TTX_VERSION);
-    put_int(r, "build_number", 0);
-    put_text(r, "cpu_info", o->cpu);
-    put_text(r, "gpu_info", "");
-    put_text(r, "backends", "CPU");
-    put_text(r, "model_filename", gguf_path(s->model->file));
-    put_text(r, "model_type", r->type);
-    put_int(r, "model_size", (double)ttx_model_bytes(s->model));
-    put_int(r, "model_n_params", count_params(s->model));
-    put_int(r, "n_batch", t->n_ubatch);
-    put_int(r, "n_ubatch", t->n_ubatch);
-    put_int(r, "n_threads", t->n_threads);
-    put_text(r, "type_k", r->k_type);
-    put_text(r, "type_v", r->v_type);
-    put_int(r, "n_gpu_layers", 0);
-    put_text(r, "load_mode", r->load_mode);
-    put_int(r, "n_prompt", t->n_prompt);
-    put_int(r, "n_gen", t->n_gen);
-    put_int(r, "n_depth", t->n_depth);
+    result_text(&r->r, "build_commit", "ttx-" TTX_VERSION);
+    result_int(&r->r, "build_number", 0);
+    result_text(&r->r, "cpu_info", o->cpu);
+    result_text(&r->r, "gpu_info", "");
+    result_text(&r->r, "backends", "CPU");
+    result_text(&r->r, "model_filename", gguf_path(s->model->file));
+    result_text(&r->r, "model_type", r->type);
+    result_int(&r->r, "model_size", (double)ttx_model_bytes(s->model));
+    result_int(&r->r, "model_n_params", count_params(s->model));
+    result_int(&r->r, "n_batch", t->n_ubatch);
+    result_int(&r->r, "n_ubatch", t->n_ubatch);
+    result_int(&r->r, "n_threads", t->n_threads);
+    result_text(&r->r, "type_k", r->k_type);
+    result_text(&r->r, "type_v", r->v_type);
+    result_int(&r->r, "n_gpu_layers", 0);
+    result_text(&r->r, "load_mode", r->load_mode);
+    result_int(&r->r, "n_prompt", t->n_prompt);
+    result_int(&r->r, "n_gen", t->n_gen);
+    result_int(&r->r, "n_depth", t->n_depth);
 }
 
 static void put_results(row *r, const bench_subject *s, const bench_result *b) {
     bench_spread ns = bench_spread_of(r->ns, b->n_reps), ts = bench_spread_of(r->ts, b->n_reps);
     bench_spread ttft = bench_spread_of(r->ttft, b->n_reps);
-    put_text(r, "test_time", b->started);
-    put_int(r, "avg_ns", floor(ns.mean));
-    put_int(r, "stddev_ns", floor(ns.stddev));
-    put_real(r, "avg_ts", ts.mean);
-    put_real(r, "stddev_ts", ts.stddev);
-    put_list(r, "samples_ns", r->ns, b->n_reps);
-    put_list(r, "samples_ts", r->ts, b->n_reps);
-    put_text(r, "isa", ttx_isa_name(s->isa));
-    put_real(r, "median_ts", ts.median);
-    put_real(r, "bound_ts", known(b->bound_ts));
-    put_real(r, "bound_share", b->bound_ts > 0 ? ts.median / b->bound_ts : NAN);
-    put_real(r, "mem_gbps", known(s->limits->read_gbps));
-    put_real(r, "peak_gops", known(s->limits->peak_gops));
-    put_text(r, "peak_unit", s->limits->peak_unit);
-    put_real(r, "bytes_per_token", known(b->bytes_per_token));
-    put_real(r, "ops_per_token", known(b->ops_per_token));
-    put_real(r, "ttft_ms", b->test.n_prompt ? ttft.median * 1e-6 : NAN);
-    put_real(r, "step_ms_p50", bench_step_quantile(b, 0.50));
-    put_real(r, "step_ms_p95", bench_step_quantile(b, 0.95));
-    put_real(r, "step_ms_p99", bench_step_quantile(b, 0.99));
+    result_text(&r->r, "test_time", b->started);
+    result_int(&r->r, "avg_ns", floor(ns.mean));
+    result_int(&r->r, "stddev_ns", floor(ns.stddev));
+    result_real(&r->r, "avg_ts", ts.mean);
+    result_real(&r->r, "stddev_ts", ts.stddev);
+    result_list(&r->r, "samples_ns", r->ns, b->n_reps);
+    result_list(&r->r, "samples_ts", r->ts, b->n_reps);
+    result_text(&r->r, "isa", ttx_isa_name(s->isa));
+    result_real(&r->r, "median_ts", ts.median);
+    result_real(&r->r, "bound_ts", known(b->bound_ts));
+    result_real(&r->r, "bound_share", b->bound_ts > 0 ? ts.median / b->bound_ts : NAN);
+    result_real(&r->r, "mem_gbps", known(s->limits->read_gbps));
+    result_real(&r->r, "peak_gops", known(s->limits->peak_gops));
+    result_text(&r->r, "peak_unit", s->limits->peak_unit);
+    result_real(&r->r, "bytes_per_token", known(b->bytes_per_token));
+    result_real(&r->r, "ops_per_token", known(b->ops_per_token));
+    result_real(&r->r, "ttft_ms", b->test.n_prompt ? ttft.median * 1e-6 : NAN);
+    result_real(&r->r, "step_ms_p50", bench_step_quantile(b, 0.50));
+    result_real(&r->r, "step_ms_p95", bench_step_quantile(b, 0.95));
+    result_real(&r->r, "step_ms_p99", bench_step_quantile(b, 0.99));
 }
 
 static int make_row(row *r, const bench_out *o, const bench_subject *s, const bench_result *b,
@@ -141,87 +110,6 @@ static int make_row(row *r, const bench_out *o, const bench_subject *s, const be
     put_setup(r, o, s, &b->test);
     put_results(r, s, b);
     return TTX_OK;
-}
-
-/* ---- machine formats ---- */
-
-static int print_json(bench_out *o, const row *r, ttx_err *err) {
-    cJSON *obj = cJSON_CreateObject();
-    for (int i = 0; i < r->n; i++) {
-        const field *f = &r->f[i];
-        cJSON *v = f->kind == TEXT    ? cJSON_CreateString(f->text)
-                   : f->kind == LIST  ? cJSON_CreateDoubleArray(f->list, f->n)
-                   : isnan(f->number) ? cJSON_CreateNull()
-                                      : cJSON_CreateNumber(f->number);
-        cJSON_AddItemToObject(obj, f->name, v);
-    }
-    char *text = o->format == BENCH_JSON ? cJSON_Print(obj) : cJSON_PrintUnformatted(obj);
-    cJSON_Delete(obj);
-    if (!text) return ttx_fail_nomem(err, "a row as JSON", 4096);
-    fprintf(o->to, "%s%s", o->format == BENCH_JSON && o->n_rows ? ",\n" : "", text);
-    if (o->format == BENCH_JSONL) fputc('\n', o->to);
-    free(text);
-    return TTX_OK;
-}
-
-/* Text between quotes, which are doubled inside. */
-static void print_quoted(FILE *to, const char *s, char quote) {
-    fputc(quote, to);
-    for (; *s; s++) {
-        if (*s == quote) fputc(quote, to);
-        fputc(*s, to);
-    }
-    fputc(quote, to);
-}
-
-/* The fields of a row, lists left out; unknown numbers as `unknown`. */
-static void print_fields(FILE *to, const row *r, char quote, const char *unknown) {
-    const char *comma = "";
-    for (int i = 0; i < r->n; i++) {
-        const field *f = &r->f[i];
-        if (f->kind == LIST) continue;
-        fputs(comma, to);
-        comma = quote == '\'' ? ", " : ",";
-        if (f->kind == TEXT)
-            print_quoted(to, f->text, quote);
-        else if (isnan(f->number))
-            fputs(unknown, to);
-        else
-            fprintf(to, f->kind == INTEGER ? "%.0f" : "%.6f", f->number);
-    }
-}
-
-static void print_names(FILE *to, const row *r, const char *separator, bool types) {
-    static const char *const sql[] = {"TEXT", "INTEGER", "REAL"};
-    bool first = true;
-    for (int i = 0; i < r->n; i++) {
-        if (r->f[i].kind == LIST) continue;
-        fprintf(to, "%s%s", first ? "" : separator, r->f[i].name);
-        if (types) fprintf(to, " %s", sql[r->f[i].kind]);
-        first = false;
-    }
-}
-
-static void print_csv(bench_out *o, const row *r) {
-    if (!o->n_rows) {
-        print_names(o->to, r, ",", false);
-        fputc('\n', o->to);
-    }
-    print_fields(o->to, r, '"', "");
-    fputc('\n', o->to);
-}
-
-static void print_sql(bench_out *o, const row *r) {
-    if (!o->n_rows) {
-        fputs("CREATE TABLE IF NOT EXISTS ttx_bench (\n  ", o->to);
-        print_names(o->to, r, ",\n  ", true);
-        fputs("\n);\n\n", o->to);
-    }
-    fputs("INSERT INTO ttx_bench (", o->to);
-    print_names(o->to, r, ", ", false);
-    fputs(") VALUES (", o->to);
-    print_fields(o->to, r, '\'', "NULL");
-    fputs(");\n", o->to);
 }
 
 /* ---- Markdown ---- */
@@ -293,23 +181,20 @@ static void read_cpu_name(char *buf, size_t size) {
     if (f) fclose(f);
 }
 
-void bench_out_begin(bench_out *o, FILE *to, bench_format format) {
+void bench_out_begin(bench_out *o, FILE *to, result_format format) {
     *o = (bench_out){.to = to, .format = format};
     read_cpu_name(o->cpu, sizeof o->cpu);
-    if (format == BENCH_JSON) fputs("[\n", to);
+    result_begin(to, format);
 }
 
 int bench_out_row(bench_out *o, const bench_subject *s, const bench_result *b, ttx_err *err) {
     row r;
     int rc = make_row(&r, o, s, b, err);
     if (rc) return rc;
-    switch (o->format) {
-    case BENCH_MD: print_md(o, s, &r, b); break;
-    case BENCH_JSON:
-    case BENCH_JSONL: rc = print_json(o, &r, err); break;
-    case BENCH_CSV: print_csv(o, &r); break;
-    case BENCH_SQL: print_sql(o, &r); break;
-    }
+    if (o->format == RESULT_MD)
+        print_md(o, s, &r, b);
+    else
+        rc = result_print(o->to, o->format, "ttx_bench", &r.r, o->n_rows, err);
     o->n_rows++;
     fflush(o->to);
     free(r.ns);
@@ -317,8 +202,8 @@ int bench_out_row(bench_out *o, const bench_subject *s, const bench_result *b, t
 }
 
 void bench_out_end(bench_out *o, const ttx_limits *lim) {
-    if (o->format == BENCH_JSON) fputs("\n]\n", o->to);
-    if (o->format != BENCH_MD) return;
+    result_end(o->to, o->format);
+    if (o->format != RESULT_MD) return;
     fprintf(o->to, "\nCPU: %s, %d cores.", o->cpu, ttx_cpu_count());
     if (lim->read_gbps > 0)
         fprintf(o->to, " Reads %.1f GB/s (%s).", lim->read_gbps, lim->read_kernel);

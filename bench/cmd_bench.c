@@ -140,7 +140,7 @@ static int show_roofline(const bench *b, const char *trace, ttx_err *err) {
     bench_choice(bench_kv_types, b->x.v_type.v[0], v_type);
     roofline_begin(r, b->engine.model, &b->limits, k_type, v_type);
     int rc = roofline_read(r, trace, err);
-    if (!rc && b->set->format == BENCH_JSON)
+    if (!rc && b->set->format == RESULT_JSON)
         rc = roofline_json(r, stdout, err);
     else if (!rc)
         roofline_print(r, stdout);
@@ -253,7 +253,7 @@ static int choose_roofline(matrix *x, const settings *set, ttx_err *err) {
         return ttx_fail(
             err, TTX_E_USAGE,
             "--roofline: expected one value of each option, no -pg and no --trace, found more");
-    if (set->format != BENCH_MD && set->format != BENCH_JSON)
+    if (set->format != RESULT_MD && set->format != RESULT_JSON)
         return ttx_fail(err, TTX_E_USAGE, "--roofline: expected -o md or json, found another");
     if (set->no_warm_up)
         return ttx_fail(err, TTX_E_USAGE, "--roofline: expected a warm-up, found --no-warmup");
@@ -349,7 +349,7 @@ static int run(const void *arg, ttx_err *err) {
         hide_progress(&b);
         return rc;
     }
-    bench_out_begin(&b.out, stdout, (bench_format)b.set->format);
+    bench_out_begin(&b.out, stdout, (result_format)b.set->format);
     rc = for_models(&b, run_model, err);
     hide_progress(&b);
     bench_out_end(&b.out, &b.limits);
@@ -400,7 +400,7 @@ static const ttx_opt options[] = {
      .help = "instead: where the time of -p and -n goes, by operation and type, beside the limits",
      .group = "Output"},
     {"-o, --output", OPT_ENUM, BENCH(format), "FORMAT", "how to print the results",
-     .choices = "md|json|jsonl|csv|sql"},
+     .choices = RESULT_FORMATS},
     {"--progress", OPT_FLAG, BENCH(progress),
      .help = "show progress on stderr even if it is no terminal"},
     {"-b, --batch-size", OPT_IGNORED1, .arg = "N", .help = "see -ub",

@@ -14,7 +14,7 @@ typedef struct sim {
     sim_bound bound;
     double byte_s; /* seconds of computation a byte */
     uint64_t random;
-    uint32_t step;
+    uint32_t step, n_layer;
     int layer;
 } sim;
 
@@ -98,15 +98,21 @@ static uint32_t draw(sim *m, uint32_t n) {
     return (uint32_t)((m->random >> 33) % n);
 }
 
-/* What the next layer's router would say now: some of what it is going to say, and some others. */
+/* What the next layer's router would say now: what it is going to say, except that some experts are
+ * missed. In their place stand others that the layer used of late, as a router's mistakes are. */
 static void guess_next(sim *m, uint32_t layer) {
-    uint32_t expert[MOST_USED];
+    enum { LATE = 16 };
+    uint32_t expert[MOST_USED], before[MOST_USED];
     ttx_range set[MOST_USED];
     if (!ttx_residency_routed(m->r)) return;
     int n = routed(m, m->step, layer + 1, expert), found = 0;
     for (int i = 0; i < n; i++) {
-        bool right = draw(m, 1000) < (uint32_t)(m->set->router_right * 1000);
-        uint32_t e = right ? expert[i] : draw(m, m->set->routes->n_expert);
+        uint32_t e = expert[i], ago = 1 + draw(m, LATE);
+        if (draw(m, 1000) >= (uint32_t)(m->set->router_right * 1000)) {
+            int k = ago <= m->step ? routed(m, m->step - ago, layer + 1, before) : 0;
+            if (!k) continue;
+            e = before[draw(m, (uint32_t)k)];
+        }
         found += first_slice(m, layer + 1, e, &set[found]);
     }
     ttx_residency_guess(m->r, set, found);
@@ -167,6 +173,15 @@ static int run_experts(sim *m, uint32_t layer, ttx_err *err) {
 
 /* ---- steps ---- */
 
+static void enter_layer(sim *m, const ttx_access *a) {
+    bool behind = a->layer == TTX_NO_LAYER && m->layer >= 0; /* what comes after the last layer */
+    int layer = behind ? (int)m->n_layer : a->layer == TTX_NO_LAYER ? -1 : a->layer;
+    if (layer == m->layer) return;
+    m->layer = layer;
+    if (!behind) m->future.layer = (uint32_t)layer;
+    ttx_residency_layer(m->r, layer);
+}
+
 static int run_step(sim *m, ttx_err *err) {
     const ttx_plan *p = m->set->residency.plan;
     int rc = TTX_OK;
@@ -174,11 +189,7 @@ static int run_step(sim *m, ttx_err *err) {
     m->future.step = m->step;
     for (size_t i = 0, end; i < p->n && !rc; i = end) {
         const ttx_access *a = &p->v[i];
-        if (a->layer != TTX_NO_LAYER && a->layer != m->layer) {
-            m->layer = a->layer;
-            m->future.layer = a->layer;
-            ttx_residency_layer(m->r, m->layer);
-        }
+        enter_layer(m, a);
         for (end = i + 1; end < p->n && p->v[end].launch == a->launch && !a->n_expert; end++) {
         }
         if (!a->n_expert) {
@@ -231,6 +242,9 @@ int ttx_simulate(ttx_sim_result *out, const ttx_sim_settings *set, ttx_err *err)
     sim_disk_open(&m.disk, &set->machine);
     m.byte_s = set->machine.compute_s / step_bytes(res.plan);
     res.io = &m.disk.io;
+    for (size_t i = 0; i < res.plan->n; i++)
+        if (res.plan->v[i].layer != TTX_NO_LAYER && res.plan->v[i].layer >= m.n_layer)
+            m.n_layer = res.plan->v[i].layer + 1u;
     if (res.policy == TTX_CACHE_OPTIMUM) {
         if ((rc = sim_future_open(&m.future, set->routes, err))) goto done;
         res.future = (ttx_future){sim_future_next, &m.future};

@@ -58,10 +58,11 @@ int ttx_simulate(ttx_sim_result *out, const ttx_sim_settings *set, ttx_err *err)
  * step. The caller frees with ttx_sim_routes_free. Errors: TTX_E_RUNTIME (memory, no routes). */
 int ttx_sim_routes_from(ttx_sim_routes *out, const ttx_route_source *source, uint32_t n_step,
                         uint32_t n_layer, uint32_t n_expert, uint32_t k, ttx_err *err);
-/* The routes of the tokens that the run of a trace generated. Errors: TTX_E_RUNTIME (memory, no
- * routes, a damaged trace), TTX_E_USAGE (another model's: other layers or experts). */
-int ttx_sim_routes_of_trace(ttx_sim_routes *out, const char *dir, uint32_t n_layer,
-                            uint32_t n_expert, ttx_err *err);
+/* What the run of a trace says of the tokens that it generated: their routes (none: n_step is 0),
+ * and how long their operations took, in seconds a token (0: not recorded). Errors: TTX_E_RUNTIME
+ * (memory, a damaged trace), TTX_E_USAGE (another model's: other layers or experts). */
+int ttx_sim_read_trace(ttx_sim_routes *routes, double *compute_s, const char *dir, uint32_t n_layer,
+                       uint32_t n_expert, ttx_err *err);
 void ttx_sim_routes_free(ttx_sim_routes *r); /* all zeros is fine */
 
 #endif

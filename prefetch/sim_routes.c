@@ -48,18 +48,21 @@ int ttx_sim_routes_from(ttx_sim_routes *out, const ttx_route_source *source, uin
     return rc;
 }
 
-/* One record of a trace; a new position begins a new step. */
-static int add_record(ttx_sim_routes *r, const ttx_record *v, uint32_t *cap, uint32_t *position,
-                      ttx_err *err) {
-    if (v->kind == TTX_REC_RESTART) *position = TTX_REC_NO_TOKEN;
-    if (v->kind != TTX_REC_ROUTE || v->phase != TTX_PHASE_GENERATE) return TTX_OK;
+typedef struct scan {
+    ttx_sim_routes *r;
+    uint32_t cap, position;
+    double ns, tokens;
+} scan;
+
+static int add_route(scan *x, const ttx_record *v, ttx_err *err) {
+    ttx_sim_routes *r = x->r;
     if (v->layer_id >= r->n_layer || v->expert_id >= r->n_expert)
         return ttx_fail(err, TTX_E_USAGE,
                         "trace: expected %u layers of %u experts, found layer %u, expert %u",
                         r->n_layer, r->n_expert, v->layer_id, v->expert_id);
-    if (v->token_id != *position) {
-        *position = v->token_id;
-        int rc = reserve(r, r->n_step + 1, cap, err);
+    if (v->token_id != x->position) { /* a new position begins a new step */
+        x->position = v->token_id;
+        int rc = reserve(r, r->n_step + 1, &x->cap, err);
         if (rc) return rc;
         r->n_step++;
     }
@@ -67,23 +70,29 @@ static int add_record(ttx_sim_routes *r, const ttx_record *v, uint32_t *cap, uin
     return TTX_OK;
 }
 
-int ttx_sim_routes_of_trace(ttx_sim_routes *out, const char *dir, uint32_t n_layer,
-                            uint32_t n_expert, ttx_err *err) {
-    *out = (ttx_sim_routes){.n_layer = n_layer, .n_expert = n_expert, .k = TTX_MAX_EXPERTS_USED};
+static int add_record(scan *x, const ttx_record *v, ttx_err *err) {
+    bool decode = v->phase == TTX_PHASE_GENERATE;
+    if (v->kind == TTX_REC_RESTART) x->position = TTX_REC_NO_TOKEN;
+    if (v->kind == TTX_REC_ACCESS && decode) x->ns += v->duration_ns;
+    if (v->kind == TTX_REC_TOKEN && decode) x->tokens++;
+    return v->kind == TTX_REC_ROUTE && decode ? add_route(x, v, err) : TTX_OK;
+}
+
+int ttx_sim_read_trace(ttx_sim_routes *routes, double *compute_s, const char *dir, uint32_t n_layer,
+                       uint32_t n_expert, ttx_err *err) {
+    *routes = (ttx_sim_routes){.n_layer = n_layer, .n_expert = n_expert, .k = TTX_MAX_EXPERTS_USED};
+    scan x = {.r = routes, .position = TTX_REC_NO_TOKEN};
     ttx_trace_meta meta = {0};
     ttx_trace_reader *reader = NULL;
     const ttx_record *v;
     size_t n = 0;
-    uint32_t cap = 0, position = TTX_REC_NO_TOKEN;
     int rc = ttx_trace_meta_load(&meta, dir, err);
     char *path = rc ? NULL : ttx_trace_path(&meta, TTX_TRACE_RECORDS);
     if (!rc && !path) rc = ttx_fail_nomem(err, "a path", strlen(dir));
     if (!rc) rc = ttx_trace_reader_open(&reader, path, TTX_READ_UNCHECKED, err);
     while (!rc && !(rc = ttx_trace_reader_next(reader, &v, &n, err)) && n)
-        for (size_t i = 0; i < n && !rc; i++) rc = add_record(out, &v[i], &cap, &position, err);
-    if (!rc && !out->n_step)
-        rc = ttx_fail(err, TTX_E_RUNTIME, "%s: expected routes of generated tokens, found none",
-                      dir);
+        for (size_t i = 0; i < n && !rc; i++) rc = add_record(&x, &v[i], err);
+    *compute_s = x.tokens > 0 ? x.ns * 1e-9 / x.tokens : 0;
     ttx_trace_reader_close(reader);
     free(path);
     ttx_trace_meta_free(&meta);

@@ -1,0 +1,36 @@
+/* sim_model.h -- a model as the simulator wants it: what `ttx sim` and `ttx tune` share.
+ *
+ * Nothing is loaded: the file's header gives the plan, the options what a run would set aside.
+ */
+#ifndef SIM_MODEL_H
+#define SIM_MODEL_H
+
+#include "engine_args.h"
+#include "engine_ram.h"
+#include "sim.h"
+
+typedef struct sim_model {
+    gguf_file *file;
+    ttx_model *model;
+    ttx_runtime rt; /* without residency */
+    ttx_source *sources;
+    ttx_sim_routes routes; /* n_step 0: a model without experts */
+    double compute_s;      /* that a trace tells; 0: unknown */
+    bool has_experts;
+} sim_model;
+
+/* Opens a->model and reads its routes from a trace or a route file (one of them, or neither for a
+ * model without experts); n_step of them, repeated if there are fewer. The caller closes also after
+ * an error. Errors: those of loading, and TTX_E_USAGE. */
+int sim_model_open(sim_model *m, const ttx_engine_args *a, const char *trace, const char *routes,
+                   uint32_t n_step, ttx_err *err);
+void sim_model_close(sim_model *m);
+
+/* Simulates a streamed run with these options (budget, policy, guesses). */
+int sim_model_run(sim_model *m, const ttx_engine_args *a, const ttx_sim_settings *how,
+                  ttx_sim_result *out, ttx_err *err);
+/* The same with Belady's optimum in place of the option's policy, and no guesses. */
+int sim_model_optimum(sim_model *m, const ttx_engine_args *a, const ttx_sim_settings *how,
+                      ttx_sim_result *out, ttx_err *err);
+
+#endif
