@@ -9,8 +9,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 extern const ttx_command ttx_cmd_run, ttx_cmd_eval, ttx_cmd_tokenize, ttx_cmd_gguf_dump,
     ttx_cmd_plan, ttx_cmd_bench, ttx_cmd_sim, ttx_cmd_report, ttx_cmd_trace, ttx_cmd_export;
@@ -148,8 +150,19 @@ static int dispatch(int argc, char **argv, ttx_err *err) {
     return run_builtin(cmd, argc ? argv[0] : NULL, err);
 }
 
+/* A page of the mapped model that cannot be read: nothing can go on. */
+static void on_lost_page(int sig) {
+    static const char line[] =
+        "ttx: the model: a page cannot be read (the file was cut short, or the "
+        "device failed)\n";
+    (void)sig;
+    if (write(STDERR_FILENO, line, sizeof line - 1) < 0) _exit(TTX_E_RUNTIME);
+    _exit(TTX_E_RUNTIME);
+}
+
 int main(int argc, char **argv) {
     ttx_err err = {0};
+    signal(SIGBUS, on_lost_page);
     /* A closed standard stream must not become the model file. */
     for (int fd = 0; fd < 3; fd++)
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0) return TTX_E_RUNTIME;

@@ -71,13 +71,30 @@ static void apply_group(const char *dir, const char *limit, const char *usage, c
     if (left < *available) *available = left;
 }
 
+/* What a version of cgroups calls things. */
+typedef struct group_names {
+    bool v2;
+    const char *root, *limit, *usage, *cache;
+} group_names;
+
+static const group_names versions[] = {
+    {false, "/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
+     "total_cache"},
+    {true, "/sys/fs/cgroup", "memory.max", "memory.current", "file"},
+};
+
 /* Every ancestor's limit counts. */
-static void apply_hierarchy(const char *root, char *group, const char *limit, const char *usage,
-                            const char *cache, uint64_t *available) {
-    char dir[768];
+static void apply_hierarchy(const group_names *v, bool limit_alone, uint64_t *left) {
+    char dir[768], path[1024], group[512];
+    if (!own_group(v->v2, group, sizeof group)) return;
     for (;;) {
-        snprintf(dir, sizeof dir, "%s%s", root, strcmp(group, "/") == 0 ? "" : group);
-        apply_group(dir, limit, usage, cache, available);
+        uint64_t max;
+        snprintf(dir, sizeof dir, "%s%s", v->root, strcmp(group, "/") == 0 ? "" : group);
+        snprintf(path, sizeof path, "%s/%s", dir, v->limit);
+        if (!limit_alone)
+            apply_group(dir, v->limit, v->usage, v->cache, left);
+        else if (read_number(path, &max) && max < *left)
+            *left = max;
         char *slash = strrchr(group, '/');
         if (!slash || !*group) return;
         *slash = 0;
@@ -87,12 +104,14 @@ static void apply_hierarchy(const char *root, char *group, const char *limit, co
 uint64_t ttx_memory_available(void) {
     uint64_t kib = 0, available = UINT64_MAX;
     if (read_key("/proc/meminfo", "MemAvailable", &kib)) available = kib * 1024;
-    char group[512];
-    if (own_group(false, group, sizeof group))
-        apply_hierarchy("/sys/fs/cgroup/memory", group, "memory.limit_in_bytes",
-                        "memory.usage_in_bytes", "total_cache", &available);
-    if (own_group(true, group, sizeof group))
-        apply_hierarchy("/sys/fs/cgroup", group, "memory.max", "memory.current", "file",
-                        &available);
+    for (size_t i = 0; i < sizeof versions / sizeof *versions; i++)
+        apply_hierarchy(&versions[i], false, &available);
     return available == UINT64_MAX ? 0 : available;
+}
+
+uint64_t ttx_memory_limit(void) {
+    uint64_t limit = UINT64_MAX;
+    for (size_t i = 0; i < sizeof versions / sizeof *versions; i++)
+        apply_hierarchy(&versions[i], true, &limit);
+    return limit;
 }

@@ -11,4 +11,7 @@
 /* Bytes that this process may still use without pushing anything out; 0 if nothing can be read. */
 uint64_t ttx_memory_available(void);
 
+/* The smallest limit of the memory groups that this process is in; UINT64_MAX: none. */
+uint64_t ttx_memory_limit(void);
+
 #endif

@@ -99,7 +99,10 @@ typedef struct ttx_residency_settings {
     ttx_cache_policy policy;
     ttx_future future; /* of TTX_CACHE_OPTIMUM */
     ttx_guess_kind guess;
-    bool threads;      /* do without io_uring: blocking reads in threads, advice by system calls */
+    bool threads; /* do without io_uring: blocking reads in threads, advice by system calls */
+    /* Of tests: the limit of memory, asked for every step; NULL: the memory group's. */
+    uint64_t (*limit)(void *ctx);
+    void *limit_ctx;
     struct ttx_io *io; /* of tests: read through this; NULL: io_uring. Borrowed */
     /* Called with one line for a fallback that was taken (mlock refused, ...); may be NULL. */
     void (*warn)(void *ctx, const char *line);

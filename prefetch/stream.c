@@ -127,6 +127,7 @@ static void count_use(stream *s, block *b) {
 int stream_acquire(stream *s, ttx_range r, ttx_lease *lease, ttx_err *err) {
     const part *p;
     stream_pump(s, false);
+    if (s->err.code) return ttx_fail(err, TTX_E_RUNTIME, "%s", s->err.msg);
     uint32_t id = block_of(s, r, &p);
     if (id == NO_BLOCK) return no_block(s, r, err);
     block *b = &s->blocks[id];
@@ -275,6 +276,7 @@ bool stream_routed(stream *s) {
 
 void stream_layer(stream *s, int layer) {
     s->stage = (uint32_t)layer;
+    if (layer == 0) limit_follow(s);
     if (layer == 0) ttx_guesser_step(&s->guesser);
     if (s->stage < s->n_layer) ttx_policy_layer(&s->policy, s->stage);
     stream_pump(s, false);

@@ -10,8 +10,8 @@ static uint32_t victim(const stream *s, const slot_class *c, read_class cls) {
     uint32_t best = NO_BLOCK;
     double least = 0;
     for (uint32_t i = 0; i < c->n_slots; i++) {
-        const block *b = &s->blocks[c->owner[i]];
-        if (b->held || b->pending || b->demanded || b->state == BLOCK_LOADING) continue;
+        const block *b = c->owner[i] == NO_BLOCK ? NULL : &s->blocks[c->owner[i]];
+        if (!b || b->held || b->pending || b->demanded || b->state == BLOCK_LOADING) continue;
         if (cls == READ_GUESS && ttx_policy_is_recent(&s->policy, b->layer, b->expert)) continue;
         double worth = ttx_policy_worth(&s->policy, b->layer, b->expert);
         if (best != NO_BLOCK && worth >= least) continue;
@@ -27,25 +27,31 @@ static uint32_t free_slot(const slot_class *c) {
     return NO_BLOCK;
 }
 
+bool experts_evict(stream *s, slot_class *c, uint32_t slot) {
+    block *b = &s->blocks[c->owner[slot]];
+    if (b->held || b->pending || b->demanded || b->state == BLOCK_LOADING) return false;
+    s->count.evictions++;
+    s->count.evicted_bytes += b->bytes;
+    b->state = BLOCK_ABSENT;
+    b->mem = NULL;
+    b->slot = NO_BLOCK;
+    c->owner[slot] = NO_BLOCK;
+    c->n_used--;
+    return true;
+}
+
 bool experts_place(stream *s, uint32_t id, read_class cls) {
     block *b = &s->blocks[id];
     slot_class *c = &s->classes[b->cls];
     uint32_t slot = NO_BLOCK;
-    if (c->n_used < c->n_slots)
+    bool free = c->n_used < c->n_slots && (c->n_used < c->min_slots || limit_allows_growth(s));
+    if (free)
         slot = free_slot(c);
     else if (cls != READ_WARM)
         slot = victim(s, c, cls);
     if (slot == NO_BLOCK) return false;
-    if (c->owner[slot] == NO_BLOCK) {
-        c->n_used++;
-    } else {
-        block *old = &s->blocks[c->owner[slot]];
-        s->count.evictions++;
-        s->count.evicted_bytes += old->bytes;
-        old->state = BLOCK_ABSENT;
-        old->mem = NULL;
-        old->slot = NO_BLOCK;
-    }
+    if (c->owner[slot] != NO_BLOCK) experts_evict(s, c, slot);
+    c->n_used++;
     c->owner[slot] = id;
     b->slot = slot;
     b->mem = c->mem + slot * c->bytes;

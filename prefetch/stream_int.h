@@ -86,7 +86,8 @@ typedef struct queue {
 typedef struct slot_class {
     uint64_t bytes;
     uint32_t n_slots, n_used, n_experts;
-    uint32_t *owner; /* [n_slots] block, or NO_BLOCK */
+    uint32_t min_slots; /* for the experts of one token of one layer */
+    uint32_t *owner;    /* [n_slots] block, or NO_BLOCK */
     uint8_t *mem;
 } slot_class;
 
@@ -150,6 +151,8 @@ typedef struct stream {
     uint64_t tick;
     ttx_policy policy;
     ttx_guesser guesser;
+    /* The limit of memory: when it is looked at again, and what it was. */
+    uint64_t limit_again, growth_again, limit_seen;
     ttx_residency_layout layout;
     ttx_residency_counters count;
     ttx_err err; /* what ends everything */
@@ -206,6 +209,15 @@ void ring_reclaim(stream *s);
 /* Gives the block a slot, evicting another if need be; false: none can be had now. */
 bool experts_place(stream *s, uint32_t block, read_class cls);
 void experts_use(stream *s, uint32_t block);
+/* Empties a place that is taken; false: it is in use. */
+bool experts_evict(stream *s, slot_class *c, uint32_t slot);
+
+/* stream_limit.c */
+/* Between layers: shrinks the cache if the limit of memory has fallen below the budget. What cannot
+ * be helped ends up in s->err. */
+void limit_follow(stream *s);
+/* Whether a place that was never used may be. */
+bool limit_allows_growth(stream *s);
 
 /* stream.c: the calls of residency.h. */
 int stream_open(stream **out, const ttx_source *sources, uint32_t n_sources,

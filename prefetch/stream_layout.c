@@ -169,7 +169,7 @@ static void make_classes(draft *d) {
         if (s->set.plan->v[i].n_expert_used > used) used = s->set.plan->v[i].n_expert_used;
     for (uint32_t i = 0; i < s->n_classes; i++) {
         slot_class *c = &s->classes[i];
-        c->n_slots = c->n_experts < used ? c->n_experts : used;
+        c->n_slots = c->min_slots = c->n_experts < used ? c->n_experts : used;
         d->cache_min += c->n_slots * c->bytes;
     }
     for (uint32_t i = s->first_expert; i < s->n_blocks; i++) {

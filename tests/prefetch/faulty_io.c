@@ -13,6 +13,7 @@ struct faulty {
     int fd;
     uint32_t rng;
     uint64_t n_reads, n_injected;
+    uint32_t n_einval;
     ttx_io_done results[MOST];
     int n;
     uint64_t failed[REMEMBERED]; /* offsets that have failed once */
@@ -35,6 +36,11 @@ static bool first_failure(struct faulty *x, uint64_t offset) {
 
 static int32_t read_one(struct faulty *x, const ttx_io_read *r) {
     const faults *f = &x->f;
+    if (x->n_einval < f->einval_first) {
+        x->n_einval++;
+        x->n_injected++;
+        return -EINVAL;
+    }
     if (chance(x, f->eintr)) return chance(x, 2) ? -EINTR : -EAGAIN;
     if (chance(x, f->eio)) return -EIO;
     if (chance(x, f->eio_once) && first_failure(x, r->offset)) return -EIO;

@@ -15,6 +15,7 @@ typedef struct faults {
     uint32_t eio_once;           /* one read in so many fails, the same range read again does not */
     uint64_t truncate_at;        /* the file ends here; 0: where it does */
     uint32_t submit_fails_after; /* reads; 0: never */
+    uint32_t einval_first;       /* so many reads fail as where O_DIRECT is refused */
 } faults;
 
 /* `fd` stays the caller's. Ends the program if there is no memory. */

@@ -12,6 +12,8 @@ int refusals_wait(void);
 
 /* From now on io_uring_setup is forbidden, as container runtimes do it (EPERM). */
 void refuse_io_uring(void);
+/* From now on files cannot be opened with O_DIRECT (EINVAL), as on file systems without it. */
+void refuse_direct(void);
 /* No memory can be locked. False: the right could not be given up (it is not ours to give). */
 bool refuse_locking(void);
 /* Huge pages are refused to this process. */

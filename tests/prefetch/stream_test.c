@@ -5,9 +5,12 @@
 #include "check_harness.h"
 #include "engine_rig.h"
 #include "faulty_io.h"
+#include "refusals.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static int failures;
 
@@ -200,6 +203,115 @@ static void check_errors(subject *x) {
     check_error(x, (faults){.submit_fails_after = 60}, "cannot start reading");
 }
 
+/* ---- a system that refuses ---- */
+
+typedef struct lines {
+    char last[256];
+    int n;
+} lines;
+
+static void note(void *ctx, const char *line) {
+    lines *x = ctx;
+    snprintf(x->last, sizeof x->last, "%s", line);
+    x->n++;
+}
+
+/* Each in a process of its own: one line, and the same logits. */
+static void check_refusal(subject *x, void (*refuse)(void), const char *expected) {
+    if (refusals_fork()) {
+        lines said = {0};
+        ttx_residency_settings set =
+            stream_settings(x, x->all.smallest + (x->all.dense + x->all.experts) / 3);
+        set.warn = note;
+        set.warn_ctx = &said;
+        refuse();
+        check_same(x, &set, expected ? expected : "huge pages refused");
+        CHECK_INT(said.n, expected != NULL);
+        CHECK(!expected || strstr(said.last, expected));
+        refusals_end(failures);
+    }
+    failures += refusals_wait();
+}
+
+static void check_direct(subject *x) {
+    rig probe = rig_open(&x->t, &(rig_settings){.n_threads = 1, .isa = -1});
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", gguf_get_shard(probe.file, 0)->fd);
+    int fd = open(path, O_RDONLY | O_DIRECT);
+    rig_close(&probe);
+    if (fd < 0) return; /* refused already */
+    close(fd);
+    /* It can be opened so, but not be read. */
+    CHECK_INT((int)check_faulty(x, x->all.smallest, (faults){.einval_first = 1}, "EINVAL"), 1);
+}
+
+static void check_refusals(subject *x) {
+    check_refusal(x, refuse_io_uring, "reading with threads instead");
+    check_refusal(x, refuse_direct,
+                  "the file system refuses O_DIRECT; reading through the page cache");
+    check_refusal(x, refuse_huge_pages, NULL);
+    check_direct(x);
+}
+
+/* ---- a limit of memory that falls ---- */
+
+typedef struct falling {
+    uint64_t now, then;
+    int steps; /* until it falls */
+} falling;
+
+static uint64_t falling_limit(void *ctx) {
+    falling *f = ctx;
+    return f->steps-- > 0 ? f->now : f->then;
+}
+
+/* The cache gives back what the limit wants; the logits stay. */
+static void check_limit(subject *x) {
+    const ttx_residency_layout *a = &x->all;
+    if (!x->all.experts) return;
+    for (int steps = 0; steps < 20; steps += 6) {
+        falling f = {MOST, 0, steps};
+        lines said = {0};
+        ttx_residency_settings set = stream_settings(x, MOST);
+        set.limit = falling_limit;
+        set.limit_ctx = &f;
+        set.warn = note;
+        set.warn_ctx = &said;
+        rig r = rig_open(&x->t, &(rig_settings){.n_threads = 2, .isa = -1, .residency = &set});
+        const ttx_residency_layout *l = ttx_residency_get_layout(r.rt.residency);
+        uint32_t slots = l->n_slots;
+        f.then = a->pinned + a->ring + a->rows + a->cache * 2 / 3;
+        eval(&r, x, x->rows);
+        memcpy(x->rows + (size_t)N / 2 * x->t.n_vocab, x->want + (size_t)N / 2 * x->t.n_vocab,
+               (size_t)N / 2 * x->t.n_vocab * sizeof(float));
+        expect_same(x, "a falling limit", steps);
+        CHECK(l->n_slots < slots);
+        CHECK(l->pinned + l->ring + l->cache + l->rows <= f.then);
+        CHECK_INT(said.n, 1);
+        CHECK(strstr(said.last, "the expert cache shrinks"));
+        rig_close(&r);
+    }
+}
+
+/* Below what is pinned: an error. */
+static void check_no_room(subject *x) {
+    falling f = {MOST, x->all.dense / 2, 3};
+    ttx_residency_settings set = stream_settings(x, MOST);
+    ttx_err err = {0};
+    set.limit = falling_limit;
+    set.limit_ctx = &f;
+    rig r = rig_open(&x->t, &(rig_settings){.n_threads = 2, .isa = -1, .residency = &set});
+    ttx_session *s = session(&r);
+    int rc = TTX_OK, done = 0;
+    for (; done < N && !rc; done++)
+        rc = ttx_session_eval(s, x->tokens + done, 1, TTX_PROMPT, TTX_WANT_LAST, &err);
+    CHECK_INT(rc, TTX_E_RUNTIME);
+    CHECK_INT(done, 4);
+    CHECK(strncmp(err.msg, "the limit of memory fell to ", 28) == 0);
+    ttx_session_close(s);
+    rig_close(&r);
+}
+
 int main(void) {
     static const char *const names[] = {"llama",   "gemma3",   "qwen2",    "gpt-oss",
                                         "mixtral", "qwen3moe", "qwen2moe", "split"};
@@ -212,6 +324,9 @@ int main(void) {
         check_bytes(&x);
         check_recovery(&x);
         check_errors(&x);
+        check_refusals(&x);
+        check_limit(&x);
+        check_no_room(&x);
         finish(&x);
     }
     printf("%d failures\n", failures);
