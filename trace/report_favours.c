@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TOP = 5 };
+enum { TOP = 5, PAGE_WORDS = 12000 };
 
 typedef struct layer_words {
     uint64_t n;
@@ -74,11 +74,12 @@ static bool find_favoured(const rp_routes *s, rp_favoured *top, layer_words *lay
     return ok;
 }
 
-static void put_favoured(const ttx_report *r, rp_json *j, const rp_favoured *top) {
+/* At most `most` words of each expert. */
+static void put_favoured(const ttx_report *r, rp_json *j, const rp_favoured *top, int most) {
     rp_begin(j, "favoured_tokens", '[');
     for (uint32_t e = 0; e < r->routes.n_expert; e++) {
         rp_begin(j, NULL, '[');
-        for (int i = 0; i < TOP && top[e * TOP + (uint32_t)i].n; i++) {
+        for (int i = 0; i < most && top[e * TOP + (uint32_t)i].n; i++) {
             const rp_favoured *f = &top[e * TOP + (uint32_t)i];
             rp_begin(j, NULL, '{');
             rp_u64(j, "vocab_id", f->vocab);
@@ -125,7 +126,7 @@ static void put_counts(rp_json *j, const char *name, const uint64_t *v, uint32_t
 }
 
 static void put_layer(const ttx_report *r, rp_json *j, uint32_t l, const rp_favoured *top,
-                      const layer_words *words, uint64_t *scratch) {
+                      const layer_words *words, uint64_t *scratch, int most) {
     const rp_routes *s = &r->routes;
     size_t at = (size_t)l * s->n_expert;
     uint32_t k = r->meta.model.n_expert_used;
@@ -147,7 +148,7 @@ static void put_layer(const ttx_report *r, rp_json *j, uint32_t l, const rp_favo
     rp_num(j, "predicted_by_frequency", top_share(s->decode + at, s->n_expert, k, scratch));
     rp_num(j, "word_information_bits", words[l].information);
     rp_num(j, "specialisation", rp_ratio(words[l].information, h));
-    put_favoured(r, j, top + at * TOP);
+    put_favoured(r, j, top + at * TOP, most);
     rp_end(j, '}');
 }
 
@@ -211,8 +212,11 @@ bool rp_routes_sum(const ttx_report *r, rp_route_sum *sum) {
     return ok;
 }
 
-void rp_routes_json(const ttx_report *r, rp_json *j) {
+void rp_routes_json(const ttx_report *r, rp_json *j, bool brief) {
     const rp_routes *s = &r->routes;
+    int most = TOP; /* of a page that must stay small: fewer where experts are many */
+    if (brief && s->n_layer * s->n_expert > PAGE_WORDS / TOP)
+        most = (int)(PAGE_WORDS / (s->n_layer * s->n_expert));
     route_tables t;
     rp_route_sum sum;
     if (!s->n_expert) return;
@@ -221,7 +225,7 @@ void rp_routes_json(const ttx_report *r, rp_json *j) {
         rp_begin(j, "layers", '[');
         for (uint32_t l = 0; l < r->n_layer; l++)
             if (s->routed[2 * l] || s->routed[2 * l + 1])
-                put_layer(r, j, l, t.top, t.words, t.scratch);
+                put_layer(r, j, l, t.top, t.words, t.scratch, most);
         rp_end(j, ']');
         sum_layers(r, &t, &sum);
         rp_num(j, "predicted_by_previous_token", sum.by_previous);

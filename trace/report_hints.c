@@ -195,7 +195,7 @@ void ttx_report_hints_json(const ttx_report *r, FILE *out) {
         put_attention(&j, r, &a);
         put_order(&j, r, &a);
         put_predictability(&j, r, &a);
-        rp_routes_json(r, &j);
+        rp_routes_json(r, &j, false);
     }
     rp_advice_free(&a);
     rp_end(&j, '}');

@@ -11,8 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The map gives up bins of time rather than make the page too large. */
-enum { MAP_CHARACTERS = 1 << 20, PAGE_CELLS = 160000 };
+/* Maps give up bins of time, and tables bins of tokens, rather than make the page too large: it
+ * stays below 5 MB. */
+enum { ACCESS_CHARACTERS = 3 << 18, EVENT_CHARACTERS = 1 << 18, PAGE_CELLS = 120000 };
 
 static void begin_pack(rp_json *j, const char *name, rp_pack *p) {
     if (j->comma) fputc(',', j->f);
@@ -168,12 +169,13 @@ static void pack_map(const rp_map *m, rp_pack *p, uint32_t n, int what, uint32_t
 static void put_map(const rp_map *m, rp_json *j, uint32_t n, int what, double *sum) {
     static const char *const names[MAPS] = {"map_accesses", "map_reads", "map_faults"};
     static const char *const steps[MAPS] = {"step_accesses", "step_reads", "step_faults"};
+    uint64_t most = what == MAP_ACCESSES ? ACCESS_CHARACTERS : EVENT_CHARACTERS;
     uint32_t step = 1;
     rp_pack p;
     for (;; step *= 2) {
         rp_pack_begin(&p, NULL);
         pack_map(m, &p, n, what, step, sum);
-        if (p.written <= MAP_CHARACTERS || step >= n) break;
+        if (p.written <= most || step >= n) break;
     }
     rp_u64(j, steps[what], step);
     begin_pack(j, names[what], &p);

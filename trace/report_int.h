@@ -382,7 +382,7 @@ int rp_cache_knee(const rp_cache_point v[RP_CACHE_POINTS], bool pinned);
 void rp_statistics(const ttx_report *r, FILE *out, bool brief);
 /* What the page of several runs needs of them. */
 void rp_put_compared(const ttx_report *r, rp_json *j);
-void rp_routes_json(const ttx_report *r, rp_json *j);
+void rp_routes_json(const ttx_report *r, rp_json *j, bool brief);
 void rp_put_io(const ttx_report *r, rp_json *j);
 void rp_put_experts(const ttx_report *r, rp_json *j);
 /* What objects, not rows, know about a layer; n_layer: outside of all. */

@@ -370,7 +370,7 @@ void rp_statistics(const ttx_report *r, FILE *out, bool brief) {
     put_order(r, &j);
     put_reuse(r, &j);
     rp_put_experts(r, &j);
-    rp_routes_json(r, &j);
+    rp_routes_json(r, &j, brief);
     put_tensors(r, &j, brief);
     rp_end(&j, '}');
     fputc('\n', out);

@@ -8,7 +8,7 @@ const chosen = { measure: "share", pair: 0 };
 
 function runName(i) { return (i < 26 ? "" : String.fromCharCode(64 + Math.floor(i / 26))) + String.fromCharCode(65 + (i % 26)); }
 const base = (path) => String(path || "").replace(/\/+$/, "").split("/").pop();
-const colours = runs.map((_, k) => `rgb(${palettes.viridis[Math.round(30 + (k * 190) / Math.max(1, runs.length - 1))].join()})`);
+const colours = runs.map((_, k) => seriesColour(k, runs.length));
 const tokensOf = (r) => Math.max(1, r.prompt_tokens + r.decode_tokens);
 const pairOf = () => C.pairs[chosen.pair];
 const sides = () => [runs[pairOf().a], runs[pairOf().b]];

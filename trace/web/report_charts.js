@@ -52,7 +52,7 @@ function tellPlace(t, at) {
   if (tensor) lines.push(tensor.tensor_name, layerName(tensor.layer_id === null ? -1 : tensor.layer_id) + ", " + [...(opsOfTensor.get(tensor.tensor_idx) || [])].join(" "));
   const hit = nearest(t, at);
   if (hit) {
-    lines.push(tokenText(hit.token) + ", " + T.operations[hit.op] + (hit.expert ? ", expert " + (hit.expert - 1) : ""));
+    lines.push(tokenText(hit.token) + ", " + T.operations[hit.op] + (hit.expert ? ", expert " + (hit.expert - 1) : "") + (hit.state ? ", " + hit.state : ""));
   } else if (times.first_token[bin]) {
     const a = times.first_token[bin] - 1, b = times.last_token[bin] - 1;
     lines.push(a === b ? tokenText(a) : "tokens " + a + " to " + b);
@@ -72,30 +72,47 @@ function nearest(t, at) {
     }
     for (let i = low - 1; i >= 0 && i > low - 400; i--)
       if (at >= w.at[i] && at < w.at[i] + w.size[i] && t - w.time[i] < T.ns_a_time)
-        return { token: w.token[i], op: w.op[i], expert: w.expert[i] };
+        return { token: w.token[i], op: w.op[i], expert: w.expert[i], state: stateWords[w.residency[i]] };
   }
   return null;
 }
 
+// One pixel for each cell of a map, where the filter of layers shows it; made when that changes, not when the view does.
+function mapImage(v, step, shown, colour) {
+  const n = Math.ceil(T.n_time / step), off = document.createElement("canvas"), g = off.getContext("2d");
+  off.width = n;
+  off.height = T.n_offset;
+  const image = g.createImageData(n, T.n_offset);
+  for (let i = 0; i < n; i++)
+    for (let j = 0; j < T.n_offset; j++) {
+      const shade = v[i * T.n_offset + j];
+      if (!shade || !shown[j]) continue;
+      const rgb = colour(shade), k = 4 * (j * n + i);
+      image.data[k] = rgb[0]; image.data[k + 1] = rgb[1]; image.data[k + 2] = rgb[2]; image.data[k + 3] = 255;
+    }
+  g.putImageData(image, 0, 0);
+  return { off, perX: step * T.ns_a_time, perY: T.file_bytes / T.n_offset };
+}
+function drawMapImage(p, { off, perX, perY }) {
+  const w = (p.x1 - p.x0) / perX, h = (p.y1 - p.y0) / perY;
+  p.ctx.imageSmoothingEnabled = w > p.plotWidth || h > p.plotHeight;
+  p.ctx.imageSmoothingQuality = "high";
+  p.ctx.drawImage(off, p.x0 / perX, p.y0 / perY, w, h, p.left, 4, p.plotWidth, p.plotHeight);
+}
+const mapShade = (() => {
+  let low = 255, high = 1;
+  for (const v of maps.accesses) if (v) { low = Math.min(low, v); high = Math.max(high, v); }
+  return (v) => palettes.viridis[Math.round(90 + (165 * (v - low)) / Math.max(1, high - low))];
+})();
+
 function offsetMap(box) {
   const canvas = canvasIn(box, "File offset over time");
-  let shown = false;
+  let shown = false, images = [];
   const placeShown = [];
   const plane = new Plane(canvas, 460, (p) => {
     p.ctx.fillStyle = stops.viridis[0];
     p.ctx.fillRect(p.left, 0, p.plotWidth, p.pixels);
-    const nOff = T.n_offset, perOff = T.file_bytes / nOff, draw = (v, step, colour) => {
-      const n = Math.ceil(T.n_time / step);
-      const stretch = { ...p, x0: p.x0 / step / T.ns_a_time, x1: p.x1 / step / T.ns_a_time, y0: p.y0 / perOff, y1: p.y1 / perOff };
-      Object.setPrototypeOf(stretch, planeOf(p, step * T.ns_a_time, perOff));
-      stretch.image(n, nOff, (i, j) => (placeShown[j] && v[i * nOff + j] ? colour(v[i * nOff + j]) : null));
-    };
-    let low = 255, high = 1;
-    for (const v of maps.accesses) if (v) { low = Math.min(low, v); high = Math.max(high, v); }
-    const shade = (v) => palettes.viridis[Math.round(90 + (165 * (v - low)) / Math.max(1, high - low))];
-    draw(maps.accesses, T.step_accesses, shade);
-    draw(maps.reads, T.step_reads, () => [230, 60, 40]);
-    draw(maps.faults, T.step_faults, () => [255, 60, 220]);
+    for (const i of images) drawMapImage(p, i);
     drawWindow(p);
     p.axes(asTime, asBytes);
   }, tellPlace);
@@ -106,6 +123,9 @@ function offsetMap(box) {
         const t = tensorAt(((j + 0.5) * T.file_bytes) / T.n_offset);
         placeShown[j] = !t || tensorShown(t);
       }
+      images = [mapImage(maps.accesses, T.step_accesses, placeShown, mapShade),
+        mapImage(maps.reads, T.step_reads, placeShown, () => [230, 60, 40]),
+        mapImage(maps.faults, T.step_faults, placeShown, () => [255, 60, 220])];
       plane.size(T.n_time * T.ns_a_time, T.file_bytes);
       timesOfTokens(plane);
       plane.draw();
@@ -122,13 +142,6 @@ function offsetMap(box) {
     },
   };
 }
-// The plane in other units, for images whose cells are not the plane's.
-function planeOf(p, unitX, unitY) {
-  return {
-    ctx: p.ctx, left: p.left, plotWidth: p.plotWidth, plotHeight: p.plotHeight, image: p.image,
-    px: (x) => p.px(x * unitX), py: (y) => p.py(y * unitY),
-  };
-}
 // The filter of tokens is one of time here.
 function timesOfTokens(plane) {
   if (filter.tokens[0] === 0 && filter.tokens[1] >= T.n_token - 1) return;
@@ -140,6 +153,8 @@ function timesOfTokens(plane) {
     }
   if (to >= 0) { plane.x0 = from * T.ns_a_time; plane.x1 = (to + 1) * T.ns_a_time; plane.keep(); }
 }
+const stateColours = ["#fd8d3c", "#fd8d3c", "#5ec962", "#ff5c8a", "#e31a1c"]; // unknown, resident, prefetched, late, missed
+const stateWords = ["", "in memory", "read ahead", "read ahead, but late", "missed"];
 // Close enough, accesses that were kept one by one are drawn as what they were.
 function drawWindow(p) {
   if ((p.x1 - p.x0) / p.plotWidth > T.ns_a_time / 8) return;
@@ -148,12 +163,12 @@ function drawWindow(p) {
       if (w.time[i] < p.x0 || w.time[i] > p.x1 || w.at[i] > p.y1 || w.at[i] + w.size[i] < p.y0) continue;
       if (!filter.ops.has(w.op[i])) continue;
       const next = i + 1 < w.n ? w.time[i + 1] : w.time[i];
-      p.ctx.fillStyle = "#fd8d3c";
+      p.ctx.fillStyle = stateColours[w.residency[i]] || stateColours[0];
       p.ctx.fillRect(p.px(w.time[i]), p.py(w.at[i]), Math.max(1.5, p.px(Math.min(next, p.x1)) - p.px(w.time[i]) - 0.5), Math.max(1.5, p.py(w.at[i] + w.size[i]) - p.py(w.at[i])));
     }
 }
 charts.push({ id: "map", title: "File offset over time", wide: true, make: offsetMap,
-  note: "Brighter: more bytes of that place accessed. Red: reads of the file (those that ttx asked for; where it did not, those of the disk, if they were imported); pink: page faults. Close up, the first accesses of the prompt and of decoding are drawn one by one. Wheel zooms (with shift: time only), drag pans." });
+  note: "Brighter: more bytes of that place accessed. Red: reads of the file (those that ttx asked for; where it did not, those of the disk, if they were imported); pink: page faults. Close up, the first accesses of the prompt and of decoding are drawn one by one (green: read ahead; pink: read ahead, but late; red: missed). Wheel zooms (with shift: time only), drag pans." });
 
 lineChart("rates", "Over time", "Bytes of the file accessed, and bytes read from it, per second.", () => {
   const rows = [];

@@ -13,6 +13,8 @@ function palette(name) {
   });
 }
 const palettes = { YlOrRd: palette("YlOrRd"), viridis: palette("viridis") };
+// Of n series the kth: to be told from a light and from a dark ground.
+const seriesColour = (k, n) => `rgb(${palettes.viridis[Math.round(80 + (k * 135) / Math.max(1, n - 1))].join()})`;
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 const tip = document.getElementById("tip");
@@ -138,8 +140,12 @@ class Plane {
     }
     c.textAlign = "right"; c.textBaseline = "middle";
     const label = (y) => {
-      const text = textY(y), most = Math.floor(this.left / 6);
-      c.fillText(text.length > most ? text.slice(0, 4) + "…" + text.slice(5 - most) : text, this.left - 6, this.py(y));
+      let text = textY(y);
+      const full = text.length, room = this.left - 10, wide = c.measureText(text).width;
+      // Names differ at their ends: what is cut comes out of the middle.
+      if (wide > room) text = text.slice(0, 4) + "…" + text.slice(6 - Math.floor((full * room) / wide));
+      while (c.measureText(text).width > room && text.length > 6) text = text.slice(0, 5) + text.slice(6);
+      c.fillText(text, this.left - 6, this.py(y));
     };
     const perRow = this.plotHeight / (this.y1 - this.y0), step = Math.max(1, Math.ceil(13 / perRow));
     if (cells)
@@ -203,7 +209,7 @@ function heatmap(canvas, pixels, data, options = {}) {
 // data(): {bars: [{name, values: [..]}], series: [names], text(v)}; drawn lying, the first on top.
 function bars(canvas, data, options = {}) {
   let d = null, most = 0;
-  const colour = (k) => `rgb(${palettes.viridis[Math.round(30 + (k * 190) / Math.max(1, d.series.length - 1 || 1))].join()})`;
+  const colour = (k) => seriesColour(k, d.series.length);
   const plane = new Plane(canvas, 200, (p) => {
     const h = p.plotHeight / (p.y1 - p.y0), lane = Math.max(1, h * 0.78);
     d.bars.forEach((bar, j) => {
