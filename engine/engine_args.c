@@ -249,6 +249,7 @@ int ttx_engine_finish(ttx_engine *e, int rc, ttx_err *err) {
 void ttx_engine_close(ttx_engine *e) {
     ttx_route_writer_close(e->route_writer, TTX_E_RUNTIME, NULL); /* not finished: discarded */
     if (e->stats_file.f) ttx_outfile_close(&e->stats_file, TTX_E_RUNTIME, NULL);
+    ttx_residency_trace(e->rt.residency, NULL);
     ttx_trace_close(e->rt.trace, TTX_E_RUNTIME, NULL, NULL);
     ttx_trace_tensors_free(&e->trace_tensors);
     cJSON_Delete(e->trace_config);

@@ -47,7 +47,7 @@ static size_t token_text(void *ctx, int32_t id, char *buf, size_t cap) {
 /* Options that change what is computed, or how; on top of what the command has put there. */
 static bool add_options(cJSON *o, const ttx_engine *e, const ttx_engine_args *a,
                         const ttx_session *s) {
-    static const char *const modes[] = {"mmap", "mlock", "none"};
+    static const char *const modes[] = {"mmap", "mlock", "none", "stream"};
     static const char *const types[] = {"f16", "f32", "q8_0"};
     ttx_load_mode mode = ttx_residency_mode(e->rt.residency);
     return cJSON_AddNumberToObject(o, "n_threads", ttx_pool_threads(e->rt.pool)) &&
@@ -105,6 +105,7 @@ int ttx_engine_trace_open(ttx_engine *e, const ttx_engine_args *a, const ttx_ses
                            .n_source = gguf_n_shards(e->file)};
     rc = ttx_trace_open(&e->rt.trace, &set, &info, err);
     cJSON_Delete(doc);
+    if (!rc) ttx_residency_trace(e->rt.residency, e->rt.trace);
     const char *dir = rc ? NULL : ttx_trace_dir(e->rt.trace);
     if (!rc) rc = write_in(dir, "access_pattern.json", write_pattern, e, err);
     if (!rc) rc = write_in(dir, "gguf_structure.csv", write_structure, e, err);
@@ -116,6 +117,7 @@ int ttx_engine_trace_open(ttx_engine *e, const ttx_engine_args *a, const ttx_ses
 int ttx_engine_trace_close(ttx_engine *e, int rc, ttx_err *err) {
     if (!e->rt.trace) return rc;
     ttx_trace_result r;
+    ttx_residency_trace(e->rt.residency, NULL);
     ttx_trace_level level = e->rt.trace->level;
     if (!rc && e->stats)
         rc = write_in(ttx_trace_dir(e->rt.trace), "expert_stats.json", write_expert_stats, e, err);

@@ -157,6 +157,10 @@ void ttx_residency_hint(ttx_residency *r, ttx_range range) {
     if (r->mapped) mapped_hint(r->mapped, range);
 }
 
+void ttx_residency_trace(ttx_residency *r, struct ttx_trace *trace) {
+    if (r && r->stream) stream_trace(r->stream, trace);
+}
+
 void ttx_residency_guess(ttx_residency *r, const ttx_range *set, int n) {
     if (r->stream) stream_guess(r->stream, set, n);
 }

@@ -21,6 +21,7 @@
 #include <stdint.h>
 
 typedef struct ttx_residency ttx_residency;
+struct ttx_trace;
 
 /* One file of the model, open and mapped. Borrowed; must outlive the residency. */
 typedef struct ttx_source {
@@ -173,6 +174,10 @@ bool ttx_residency_routed(ttx_residency *r);
 /* Whether there is anything to count: the mode is TTX_LOAD_STREAM, or a mapped model's page cache
  * is advised. */
 bool ttx_residency_counts(const ttx_residency *r);
+
+/* From now on the streaming mode's reads go on record; NULL: not any more, after those that are
+ * under way. Borrowed. A residency of NULL is fine. */
+void ttx_residency_trace(ttx_residency *r, struct ttx_trace *trace);
 
 /* NULL unless the mode is TTX_LOAD_STREAM. */
 const ttx_residency_layout *ttx_residency_get_layout(const ttx_residency *r);

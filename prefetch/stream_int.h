@@ -19,6 +19,7 @@
 #include "io.h"
 #include "policy.h"
 #include "policy_guess.h"
+#include "recorder.h"
 #include "residency.h"
 
 enum {
@@ -98,9 +99,11 @@ typedef struct flight {
     uint32_t block;
     uint32_t file;
     uint64_t offset;
-    uint64_t need; /* file offset up to which bytes are needed: the rest is padding */
+    uint64_t first; /* file offset of the first byte of the part: what is before is padding */
+    uint64_t need;  /* file offset up to which bytes are needed: the rest is padding */
     uint8_t *to;
     uint32_t bytes;
+    uint64_t sent_ns;
     int tries;  /* without any progress */
     int failed; /* times */
     read_class cls;
@@ -119,6 +122,7 @@ typedef struct stream {
     flight flights[STREAM_DEPTH];
     uint32_t in_flight, guesses_in_flight;
     queue queues[READ_CLASSES];
+    ttx_trace *trace; /* NULL: none */
     /* The layout. */
     uint8_t *mem;
     uint64_t map_bytes;
@@ -179,6 +183,8 @@ void stream_want(stream *s, uint32_t block, read_class cls);
 /* Collects results and starts reads; with `wait` returns only after a result, if any read is under
  * way. */
 void stream_pump(stream *s, bool wait);
+/* Reads go on record there; NULL: no more, once those under way have ended. */
+void stream_trace(stream *s, ttx_trace *trace);
 /* Until the block is RESIDENT. Errors: TTX_E_RUNTIME (it cannot be read). */
 int stream_await(stream *s, uint32_t block, ttx_err *err);
 /* Nothing of the block is read, and reading may begin. */

@@ -6,6 +6,8 @@
  */
 #include "stream_int.h"
 
+#include "clock.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -119,6 +121,7 @@ static void cut_chunk(stream *s, uint32_t id, flight *f, read_class cls) {
         .block = id,
         .file = p->range.shard,
         .offset = start + b->next_at,
+        .first = p->range.offset,
         .need = start + b->next_at + bytes < end ? start + b->next_at + bytes : end,
         .to = b->mem + align_down(p->at) + b->next_at,
         .bytes = (uint32_t)bytes,
@@ -188,7 +191,8 @@ static void count_read(stream *s, const flight *f) {
 static void send(stream *s, const uint32_t *tags, int n) {
     ttx_io_read v[STREAM_DEPTH];
     for (int i = 0; i < n; i++) {
-        const flight *f = &s->flights[tags[i]];
+        flight *f = &s->flights[tags[i]];
+        f->sent_ns = ttx_now_ns();
         v[i] = (ttx_io_read){f->file, tags[i], f->offset, f->to, f->bytes};
     }
     int rc = n ? s->io->submit(s->io, v, n) : 0;
@@ -256,9 +260,29 @@ static bool read_again(stream *s, flight *f, int32_t result) {
     return true;
 }
 
+static uint8_t cause_of(const stream *s, const flight *f) {
+    if (f->cls == READ_DEMAND) return TTX_IO_DEMAND;
+    if (f->cls == READ_GUESS) return TTX_IO_SPECULATE;
+    return s->blocks[f->block].kind == BLOCK_PINNED ? TTX_IO_LOAD : TTX_IO_PREFETCH;
+}
+
+/* What a read has brought goes on record: from the page on in which the wanted bytes begin. */
+static void record(const stream *s, const flight *f, uint32_t bytes) {
+    uint64_t ns = ttx_now_ns() - f->sent_ns;
+    ttx_record r = ttx_record_none(TTX_REC_IO);
+    r.operation_type = cause_of(s, f);
+    r.duration_ns = ns < UINT32_MAX ? (uint32_t)ns : UINT32_MAX;
+    r.shard = (uint8_t)f->file;
+    r.file_offset = f->offset;
+    r.size_bytes = bytes;
+    r.tensor_ptr = (uintptr_t)f->to;
+    ttx_trace_io(s->trace, r, f->sent_ns, f->offset > f->first ? f->offset : f->first);
+}
+
 static void collect(stream *s, const ttx_io_done *d) {
     flight *f = &s->flights[d->tag];
     block *b = &s->blocks[f->block];
+    if (ttx_trace_on(s->trace) && d->result > 0) record(s, f, (uint32_t)d->result);
     if (read_again(s, f, d->result)) {
         uint32_t tag = d->tag;
         s->count.retries++;
@@ -289,6 +313,16 @@ void stream_pump(stream *s, bool wait) {
         start_reads(s);
         return;
     }
+}
+
+void stream_trace(stream *s, ttx_trace *trace) {
+    ttx_io_done done[STREAM_DEPTH];
+    while (s->trace && !trace && s->in_flight) {
+        int n = s->io->reap(s->io, done, STREAM_DEPTH, true);
+        if (n <= 0) break;
+        for (int i = 0; i < n; i++) collect(s, &done[i]);
+    }
+    s->trace = trace;
 }
 
 static int fail_block(const stream *s, const block *b, ttx_err *err) {

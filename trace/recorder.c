@@ -381,9 +381,8 @@ int64_t ttx_trace_find_tensor(const ttx_trace *t, uint8_t shard, uint64_t offset
     return d->shard == shard && offset - d->offset < d->size ? (int64_t)v[lo - 1] : -1;
 }
 
-static void locate(const ttx_trace *t, ttx_record *r) {
-    if (r->tensor_idx != TTX_REC_NO_TENSOR || r->file_offset == TTX_REC_NO_OFFSET) return;
-    int64_t i = ttx_trace_find_tensor(t, r->shard, r->file_offset);
+static void locate(const ttx_trace *t, ttx_record *r, uint64_t at) {
+    int64_t i = ttx_trace_find_tensor(t, r->shard, at);
     if (i < 0) return;
     const ttx_trace_tensor *d = &t->tensors[i];
     r->tensor_idx = (uint32_t)i;
@@ -391,14 +390,15 @@ static void locate(const ttx_trace *t, ttx_record *r) {
     r->qkv_type = d->qkv;
     r->expert_id = d->expert;
     if (d->expert == TTX_REC_NO_EXPERT && d->expert_bytes)
-        r->expert_id = (uint16_t)((r->file_offset - d->offset) / d->expert_bytes);
+        r->expert_id = (uint16_t)((at - d->offset) / d->expert_bytes);
 }
 
-void ttx_trace_io(ttx_trace *t, const ttx_record *r) {
+void ttx_trace_io(ttx_trace *t, ttx_record v, uint64_t start, uint64_t offset) {
     io_ring *q = &t->w->io;
-    ttx_record v = *r;
     if (t->counts || !ttx_trace_on(t)) return;
-    locate(t, &v);
+    uint64_t zero = t->ticks.start_monotonic_ns; /* what was asked for earlier counts from there */
+    v.timestamp_ns = start > zero ? start - zero : 0;
+    locate(t, &v, offset);
     uint64_t at = atomic_load_explicit(&q->head, memory_order_relaxed);
     do {
         while (at - atomic_load_explicit(&q->tail, memory_order_acquire) > q->mask) {

@@ -200,9 +200,9 @@ void ttx_trace_route(ttx_trace *t, const ttx_route *route);
 
 /* ---- any thread ---- */
 
-/* A record of kind IO or FAULT (see ttx_trace_clock for its time). Its tensor, layer and expert are
- * found from shard and offset if they are not set. */
-void ttx_trace_io(ttx_trace *t, const ttx_record *r);
+/* A read: r is a record of kind IO with shard, range, cause and duration, begun at `start`
+ * (ttx_monotonic_ns). Its tensor, layer and expert are those of the byte at `at`. */
+void ttx_trace_io(ttx_trace *t, ttx_record r, uint64_t start, uint64_t at);
 
 /* The tensor of the file that a byte lies in; -1: none (headers, padding). */
 int64_t ttx_trace_find_tensor(const ttx_trace *t, uint8_t shard, uint64_t offset);

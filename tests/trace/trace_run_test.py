@@ -21,6 +21,7 @@ from pathlib import Path
 
 TTX, TINY = sys.argv[1:3]
 HOME = Path(tempfile.mkdtemp(prefix="ttx_trace_"))
+STREAM = ("-lm", "stream", "--ram", "64M")
 failures = 0
 COLUMNS = ("timestamp_ns,duration_ns,token_id,n_tokens,phase,layer_id,operation_type,tensor_name,"
            "component_type,file_offset,size_bytes,qkv_type,attention_head,expert_id,expert_rank,"
@@ -205,6 +206,26 @@ def test_compressed(m):
     check(ttx("trace", "check", HOME / "packed_max").returncode == 0, "a limited trace is whole")
 
 
+def test_streamed(m, moe):
+    """The reads of a streamed run are on record: all that it counts, with cause, tensor and latency."""
+    name = "streamed_moe" if moe else "streamed"
+    r = traced(m, name, *STREAM, "--json", HOME / "streamed.json")
+    check(r.returncode == 0, f"a streamed run: {r.stderr}")
+    r = ttx("trace", "check", HOME / name)
+    check(r.returncode == 0 and r.stdout.endswith("ok\n"), f"check: {r.stdout}{r.stderr}")
+    table = rows_of_export(name, "csv", "--all")
+    reads = [t for t in table if t["kind"] == "IO"]
+    counted = json.loads((HOME / "streamed.json").read_text())["residency"]["read_bytes"]
+    total = sum(int(t["size_bytes"]) for t in reads)
+    # what is counted was asked for; the last page of the file is not whole
+    check(0 <= counted - total < 2 * 4096, f"bytes of IO records: expected {counted}, found {total}")
+    check(reads and all(t["tensor_name"] and int(t["duration_ns"]) > 0 for t in reads), "reads of tensors")
+    check({t["operation_type"] for t in reads} <= {"DEMAND", "PREFETCH", "SPECULATE", "LOAD"}, "causes")
+    check(any(t["expert_id"] for t in reads) == moe, "reads of experts")
+    where = {t["residency"] for t in table if t["kind"] == "ACCESS" and t["file_offset"]}
+    check(where and where <= {"resident", "prefetched", "late", "missed"}, f"residency of weights: {where}")
+
+
 # ---- what a run leaves when it ends badly ----
 
 def test_killed(m, *args):
@@ -225,12 +246,14 @@ def test_killed(m, *args):
     check(len(rows(HOME / "killed.csv")) > 1000, "records of a killed run")
 
 
-def test_full_disk(m):
+def test_full_disk(m, *args):
+    shutil.rmtree(HOME / "full", ignore_errors=True)
+
     def limit():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (200 << 10, 200 << 10))
     r = ttx("run", "-m", m, "-p", "abc", "-n", 300, "--temp", 0, "--ignore-eos", "--trace",
-            HOME / "full", preexec_fn=limit)
+            HOME / "full", *args, preexec_fn=limit)
     check(r.returncode == 1 and "tensor_access.bin: File too large; the trace is readable up to there"
           in r.stderr, f"a full disk: {r.returncode} {r.stderr}")
     check(len(r.stdout) > 300, "the text is whole all the same")
@@ -446,6 +469,7 @@ def main():
         test_run(m, moe)
         test_tables(moe)
         test_pictures()
+        test_streamed(m, moe)
     test_same_place(m)
     test_options(m)
     test_compressed(m)
@@ -456,6 +480,8 @@ def main():
     if (HOME / "packed").exists():
         test_killed(long, "--trace-compress", "zstd")
     test_full_disk(long)
+    test_killed(long, *STREAM)
+    test_full_disk(long, *STREAM)
     refuses(2, "parquet: expected a file (-o FILE), found none", "export", HOME / "a", "-f", "parquet")
     shutil.rmtree(HOME)
     sys.exit(failures != 0)
