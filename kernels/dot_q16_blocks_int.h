@@ -28,7 +28,9 @@ typedef struct block_type {
     bool has_min;
     /* Of the n (1..4) blocks of group g (0, 1) of the 256 weights at w. Reads nothing beyond. */
     void (*quants)(__m512i q[2], const uint8_t *w, int g, int n);
-    void (*scales)(__m512 *s, __m512 *m, const uint8_t *w, int g, int n);
+    /* ... of four rows, `at` bytes in. */
+    void (*scales)(__m512 s[ROWS], __m512 m[ROWS], const uint8_t *const w[ROWS], size_t at, int g,
+                   int n);
 } block_type;
 
 #define AT(T, w, i) ((const T *)(const void *)(w) + (i))
@@ -65,20 +67,18 @@ TTX_INLINE void dot_group(const block_type *t, __m512 part[ROWS], const uint8_t 
                           size_t at, int g, int n, const group_act *a) {
     const bool wide = t->offset > 100; /* bytes above 127 */
     const __m512i hi0 = a->hi[0], hi1 = a->hi[1], lo0 = a->lo[0], lo1 = a->lo[1], sum = a->sum;
-#pragma GCC unroll 4
-    for (int i = 0; i < ROWS; i++) {
-        __m512i q[2];
-        __m512 s, m;
-        t->quants(q, w[i] + at, g, n);
-        t->scales(&s, &m, w[i] + at, g, n);
-        __m512i h = ttx_dot_bytes(zero512(), q[0], hi0, wide);
-        __m512i l = ttx_dot_bytes(t->has_min ? zero512() : sum, q[0], lo0, wide);
-        h = ttx_dot_bytes(h, q[1], hi1, wide);
-        l = ttx_dot_bytes(l, q[1], lo1, wide);
-        __m512 f = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(h, 8), l));
-        part[i] = _mm512_fmadd_ps(f, s, part[i]);
-        if (t->has_min) part[i] = _mm512_fmadd_ps(m, _mm512_castsi512_ps(sum), part[i]);
-    }
+    __m512i q[ROWS][2], h[ROWS], l[ROWS];
+    EACH_ROW(i) t->quants(q[i], w[i] + at, g, n);
+    EACH_ROW(i) h[i] = ttx_dot_bytes(zero512(), q[i][0], hi0, wide);
+    EACH_ROW(i) l[i] = ttx_dot_bytes(t->has_min ? zero512() : sum, q[i][0], lo0, wide);
+    EACH_ROW(i) h[i] = ttx_dot_bytes(h[i], q[i][1], hi1, wide);
+    EACH_ROW(i) l[i] = ttx_dot_bytes(l[i], q[i][1], lo1, wide);
+    EACH_ROW(i) l[i] = _mm512_add_epi32(_mm512_slli_epi32(h[i], 8), l[i]);
+    __m512 s[ROWS], min[ROWS];
+    t->scales(s, min, w, at, g, n);
+    EACH_ROW(i) part[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(l[i]), s[i], part[i]);
+    if (!t->has_min) return;
+    EACH_ROW(i) part[i] = _mm512_fmadd_ps(min[i], _mm512_castsi512_ps(sum), part[i]);
 }
 
 TTX_INLINE void dot_rows(const block_type *t, __m512 acc[ROWS], const uint8_t *const w[ROWS],
@@ -170,16 +170,19 @@ TTX_INLINE void book_lanes(__m512i q[2], __m128i book) {
     q[1] = _mm512_shuffle_epi8(b, q[1]);
 }
 
-#define D_SCALES(t, T)                                                                 \
-    TTX_INLINE void t##_scales(__m512 *s, __m512 *m, const uint8_t *w, int g, int n) { \
-        (void)m;                                                                       \
-        *s = half_lanes(w + (size_t)g * 4 * sizeof(T), sizeof(T), n);                  \
+#define SCALES_ARGS \
+    __m512 s[ROWS], __m512 m[ROWS], const uint8_t *const w[ROWS], size_t at, int g, int n
+#define D_SCALES(t, T)                                          \
+    TTX_INLINE void t##_scales(SCALES_ARGS) {                   \
+        (void)m;                                                \
+        at += (size_t)g * 4 * sizeof(T);                        \
+        EACH_ROW(i) s[i] = half_lanes(w[i] + at, sizeof(T), n); \
     }
-#define MIN_SCALES(t, T)                                                               \
-    TTX_INLINE void t##_scales(__m512 *s, __m512 *m, const uint8_t *w, int g, int n) { \
-        w += (size_t)g * 4 * sizeof(T);                                                \
-        *s = half_lanes(w, sizeof(T), n);                                              \
-        *m = half_lanes(w + 2, sizeof(T), n);                                          \
+#define MIN_SCALES(t, T)                                            \
+    TTX_INLINE void t##_scales(SCALES_ARGS) {                       \
+        at += (size_t)g * 4 * sizeof(T);                            \
+        EACH_ROW(i) s[i] = half_lanes(w[i] + at, sizeof(T), n);     \
+        EACH_ROW(i) m[i] = half_lanes(w[i] + at + 2, sizeof(T), n); \
     }
 D_SCALES(q4_0, ttx_q4_0)
 MIN_SCALES(q4_1, ttx_q4_1)
@@ -227,12 +230,19 @@ TTX_INLINE void mxfp4_quants(__m512i q[2], const uint8_t *w, int g, int n) {
     nibble_lanes(q, AT(ttx_mxfp4, w, 4 * g)->qs, sizeof(ttx_mxfp4), n);
     book_lanes(q, _mm_add_epi8(_mm_setr_epi8(TTX_MXFP4_CODES), _mm_set1_epi8(12)));
 }
-TTX_INLINE void mxfp4_scales(__m512 *s, __m512 *m, const uint8_t *w, int g, int n) {
-    uint32_t e = 0;
+TTX_INLINE void mxfp4_scales(SCALES_ARGS) {
+    int e[ROWS] = {0};
     (void)m;
-    for (int i = 0; i < n; i++) e |= (uint32_t)AT(ttx_mxfp4, w, 4 * g + i)->e << 8 * i;
-    __m256i v = _mm256_castsi128_si256(_mm_cvtepu8_epi32(_mm_cvtsi32_si128((int)e)));
-    *s = spread(_mm256_castps256_ps128(ttx_e8m0_halves(v)));
+    EACH_ROW(r)
+    for (int i = 0; i < n; i++) e[r] |= AT(ttx_mxfp4, w[r] + at, 4 * g + i)->e << 8 * i;
+    __m512i v = _mm512_cvtepu8_epi32(_mm_setr_epi32(e[0], e[1], e[2], e[3]));
+    __m512i plain = _mm512_slli_epi32(_mm512_sub_epi32(v, _mm512_set1_epi32(1)), 23);
+    __mmask16 tiny = _mm512_cmplt_epi32_mask(v, _mm512_set1_epi32(2)); /* subnormal */
+    v = _mm512_mask_sllv_epi32(plain, tiny, _mm512_set1_epi32(0x200000), v);
+    const __m512i lane = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    EACH_ROW(r)
+    s[r] = _mm512_castsi512_ps(
+        _mm512_permutexvar_epi32(_mm512_add_epi32(lane, _mm512_set1_epi32(4 * r)), v));
 }
 
 TTX_INLINE void iq4_xs_quants(__m512i q[2], const uint8_t *w, int g, int n) {
@@ -243,15 +253,18 @@ TTX_INLINE void iq4_xs_quants(__m512i q[2], const uint8_t *w, int g, int n) {
     q[1] = bits(v, 4, 15);
     book_lanes(q, iq4_book());
 }
-TTX_INLINE void iq4_xs_scales(__m512 *s, __m512 *m, const uint8_t *w, int g, int n) {
+TTX_INLINE __m512 iq4_xs_row(const uint8_t *w, int g) {
     const ttx_iq4_xs *p = (const void *)w;
-    (void)n, (void)m;
     __m128i lo = _mm_set1_epi32(ttx_load16(p->scales_l + 2 * g));
     __m128i hi = _mm_set1_epi32(p->scales_h >> 8 * g << 4);
     lo = _mm_and_si128(_mm_srlv_epi32(lo, _mm_setr_epi32(0, 4, 8, 12)), _mm_set1_epi32(15));
     hi = _mm_and_si128(_mm_srlv_epi32(hi, _mm_setr_epi32(0, 2, 4, 6)), _mm_set1_epi32(48));
     __m128i v = _mm_sub_epi32(_mm_or_si128(lo, hi), _mm_set1_epi32(32));
-    *s = spread(_mm_mul_ps(_mm_cvtepi32_ps(v), _mm_set1_ps(ttx_half(p->d))));
+    return spread(_mm_mul_ps(_mm_cvtepi32_ps(v), _mm_set1_ps(ttx_half(p->d))));
+}
+TTX_INLINE void iq4_xs_scales(SCALES_ARGS) {
+    (void)n, (void)m;
+    EACH_ROW(i) s[i] = iq4_xs_row(w[i] + at, g);
 }
 
 /* X(name, NAME, bytes of 256 weights, offset, has_min) */

@@ -28,6 +28,10 @@ enum {
     PREFETCH_AT = 8192, /* bytes beyond the next four rows */
 };
 
+/* A step of the rows' work. One step after the other for all rows, not one row after the other: the
+ * CPU's schedulers hold about 64 instructions, which the chain of one row would fill. */
+#define EACH_ROW(i) _Pragma("GCC unroll 4") for (int i = 0; i < ROWS; i++)
+
 TTX_INLINE __m512i ttx_load512(const void *p) {
     return _mm512_loadu_si512(p);
 }

@@ -4,9 +4,9 @@
  *     acc += scale * (256 * (q . hi) + (q . lo))     exact, in lanes
  *     y += (d * dx) * acc - (dmin * dx) * (mins . sums)
  *
- * Scales by 32 (Q4_K, Q5_K): both products of four bytes fit words, and one multiplication by pairs
- * of words scales them and adds them up. Scales by 16 multiply whole sums. |acc| < 2^31:
- * 4 * 4 * 63 * 128 * 16383 for Q6_K, the largest.
+ * Scales by 32 (Q4_K, Q5_K): both products fit words, of eight bytes by four bits, or four by five,
+ * and one multiplication by pairs of words scales them and adds them up. Scales by 16 multiply
+ * whole sums. |acc| < 2^31: 4 * 4 * 63 * 128 * 16383 for Q6_K, the largest.
  *
  * The scales of several blocks are decoded ahead of their products: the way to a scale is long, and
  * the CPU's registers do not let it look a block ahead.
@@ -31,37 +31,46 @@ typedef struct super_head {
 } super_head;
 enum { AHEAD = 8 }; /* blocks */
 
+/* Where the 16 halves of blocks of 32 are in four vectors, and how many weights have a scale. */
+typedef enum super_order {
+    BY_16, /* vector g: the blocks g and g + 4 */
+    BY_32, /* the even and the odd blocks of each 128 weights share a vector */
+    PAIRS  /* by 32; first halves of the even blocks, second ones, those of odd blocks */
+} super_order;
+
 typedef struct super_type {
     size_t bytes;
-    bool by_16; /* scales by 16 weights, not 32 */
-    /* Four vectors of two blocks of 32 each, see place_of. */
-    void (*quants)(__m512i q[4], const uint8_t *w);
+    super_order order;
+    void (*quants)(__m512i q[], const uint8_t *w); /* four vectors; PAIRS: see q4_k_quants */
     /* Decodes; and low[] -= the minima's part, lane r for row r. */
     void (*head)(super_head *h, const uint8_t *const w[ROWS], const super_act *a, float dx,
                  __m512 *low);
 } super_type;
 
-/* Where block b of 32 is in the four vectors. By 16, vector g has the blocks g and g + 4; by 32,
- * the even and the odd blocks of each 128 weights share a vector. */
-TTX_INLINE int place_of(bool by_16, int b) {
-    return by_16 ? b % 4 * 64 + b / 4 * 32 : b / 4 * 128 + b % 2 * 64 + b % 4 / 2 * 32;
+/* Where half h of block b is. */
+TTX_INLINE int place_of(super_order order, int b, int h) {
+    switch (order) {
+    case BY_16: return b % 4 * 64 + b / 4 * 32 + 16 * h;
+    case BY_32: return b / 4 * 128 + b % 2 * 64 + b % 4 / 2 * 32 + 16 * h;
+    default: return b % 2 * 128 + 64 * h + b / 2 * 16;
+    }
 }
 
 #define AT_SUPER(T, w) ((const T *)(const void *)(w))
 
 TTX_INLINE void pack_super(const super_type *t, super_act *a, const int16_t *x,
                            const int32_t *sum) {
-#pragma GCC unroll 8
-    for (int b = 0; b < 8; b++) {
-        int at = place_of(t->by_16, b);
-        __m512i v = ttx_load512(x + 32 * b);
-        _mm256_storeu_si256((void *)(a->hi + at), _mm512_cvtepi16_epi8(_mm512_srai_epi16(v, 8)));
-        _mm256_storeu_si256((void *)(a->lo + at), _mm512_cvtepi16_epi8(v));
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i++) {
+        int at = place_of(t->order, i / 2, i % 2);
+        __m256i v = ttx_load256(x + 16 * i);
+        _mm_storeu_si128((void *)(a->hi + at), _mm256_cvtepi16_epi8(_mm256_srai_epi16(v, 8)));
+        _mm_storeu_si128((void *)(a->lo + at), _mm256_cvtepi16_epi8(v));
     }
     const __m512i even_odd =
         _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
     __m512i s = _mm512_permutexvar_epi32(even_odd, ttx_load512(sum));
-    if (!t->by_16) /* pairs */
+    if (t->order != BY_16) /* pairs */
         s = _mm512_add_epi32(s, _mm512_shuffle_i32x4(s, s, 0x4e));
     __m256i coarse = _mm512_cvtepi32_epi16(_mm512_srai_epi32(s, 10));
     __m256i fine = _mm512_cvtepi32_epi16(_mm512_and_si512(s, _mm512_set1_epi32(1023)));
@@ -69,36 +78,74 @@ TTX_INLINE void pack_super(const super_type *t, super_act *a, const int16_t *x,
     _mm256_storeu_si256((void *)a->fine, fine);
 }
 
-/* (q . hi) << 16 | (q . lo): the latter is not negative and below 2^15. */
-TTX_INLINE __m512i dot_by_32(const __m512i q[4], const super_act *a, const int8_t scale[16]) {
-    const __m512i pair = /* bytes s 0 0 s of blocks 0 and 2 */
+/* (q . hi) << 16 | (q . lo), the latter not negative and below 2^15, times the scales of the blocks
+ * b, b + 2 (by 32) or b, b + 2, b + 4, b + 6 (pairs): bytes s 0 0 s. */
+TTX_INLINE __m512i scale_words(__m512i acc, __m512i dot, const int8_t scale[16], super_order order,
+                               int b) {
+    const __m512i by_32 =
         _mm512_setr_epi32(0x08808008, 0x08808008, 0x08808008, 0x08808008, 0x08808008, 0x08808008,
                           0x08808008, 0x08808008, 0x0a80800a, 0x0a80800a, 0x0a80800a, 0x0a80800a,
                           0x0a80800a, 0x0a80800a, 0x0a80800a, 0x0a80800a);
-    __m512i acc = zero512(), s = _mm512_broadcast_i32x4(load128(scale));
-#pragma GCC unroll 4
-    for (int v = 0; v < 4; v++) {
-        int b = v / 2 * 4 + v % 2;
-        __m512i at = _mm512_add_epi8(pair, _mm512_set1_epi32(b << 24 | b));
-        __m512i dot = ttx_dot_bytes(zero512(), q[v], ttx_load512(a->hi + 64 * v), false);
-        dot = ttx_dot_bytes(_mm512_slli_epi32(dot, 16), ttx_load512(a->lo + 64 * v), q[v], true);
-        acc = ttx_dot_words(acc, dot, _mm512_shuffle_epi8(s, at));
-    }
-    return acc;
+    const __m512i pairs =
+        _mm512_setr_epi32(0x08808008, 0x08808008, 0x08808008, 0x08808008, 0x0a80800a, 0x0a80800a,
+                          0x0a80800a, 0x0a80800a, 0x0c80800c, 0x0c80800c, 0x0c80800c, 0x0c80800c,
+                          0x0e80800e, 0x0e80800e, 0x0e80800e, 0x0e80800e);
+    __m512i at = _mm512_add_epi8(order == PAIRS ? pairs : by_32, _mm512_set1_epi32(b << 24 | b));
+    __m512i s = _mm512_broadcast_i32x4(load128(scale));
+    return ttx_dot_words(acc, dot, _mm512_shuffle_epi8(s, at));
 }
 
-TTX_INLINE __m512i dot_by_16(const __m512i q[4], const super_act *a, const int8_t scale[16]) {
-    const __m512i piece = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 8, 8, 8, 8, 9, 9, 9, 9);
-    __m512i acc = zero512(), s = _mm512_cvtepi8_epi32(load128(scale));
+TTX_INLINE void dot_by_32(const super_type *t, __m512i acc[ROWS], const uint8_t *const w[ROWS],
+                          const super_act *a, const super_head *h) {
+    EACH_ROW(i) {
+        __m512i q[4];
+        t->quants(q, w[i]);
 #pragma GCC unroll 4
-    for (int g = 0; g < 4; g++) {
-        __m512i at = _mm512_add_epi32(piece, _mm512_set1_epi32(2 * g));
-        __m512i dot = ttx_dot_bytes(zero512(), q[g], ttx_load512(a->hi + 64 * g), false);
-        dot = ttx_dot_bytes(_mm512_slli_epi32(dot, 8), ttx_load512(a->lo + 64 * g), q[g], true);
-        dot = _mm512_mullo_epi32(dot, _mm512_permutexvar_epi32(at, s));
-        acc = _mm512_add_epi32(acc, dot);
+        for (int v = 0; v < 4; v++) {
+            __m512i dot = ttx_dot_bytes(zero512(), q[v], ttx_load512(a->hi + 64 * v), false);
+            dot = _mm512_slli_epi32(dot, 16);
+            dot = ttx_dot_bytes(dot, ttx_load512(a->lo + 64 * v), q[v], true);
+            acc[i] = scale_words(acc[i], dot, h->scale[i], BY_32, v / 2 * 4 + v % 2);
+        }
     }
-    return acc;
+}
+
+/* Of Q4_K: weights of four bits, in two vectors of 64 bytes. */
+TTX_INLINE void dot_pairs(const super_type *t, __m512i acc[ROWS], const uint8_t *const w[ROWS],
+                          const super_act *a, const super_head *h) {
+    __m512i v[ROWS][2], q[ROWS][2], dot[ROWS];
+    EACH_ROW(i) t->quants(v[i], w[i]);
+#pragma GCC unroll 2
+    for (int b = 0; b < 2; b++) {
+        const __m512i *hi = (const void *)(a->hi + 128 * b), *lo = (const void *)(a->lo + 128 * b);
+        const __m512i hi0 = ttx_load512(hi), hi1 = ttx_load512(hi + 1);
+        const __m512i lo0 = ttx_load512(lo), lo1 = ttx_load512(lo + 1);
+        EACH_ROW(i) q[i][0] = bits(v[i][0], 4 * b, 15);
+        EACH_ROW(i) q[i][1] = bits(v[i][1], 4 * b, 15);
+        EACH_ROW(i) dot[i] = ttx_dot_bytes(zero512(), q[i][0], hi0, false);
+        EACH_ROW(i) dot[i] = ttx_dot_bytes(dot[i], q[i][1], hi1, false);
+        EACH_ROW(i) dot[i] = ttx_dot_bytes(_mm512_slli_epi32(dot[i], 16), lo0, q[i][0], true);
+        EACH_ROW(i) dot[i] = ttx_dot_bytes(dot[i], lo1, q[i][1], true);
+        EACH_ROW(i) acc[i] = scale_words(acc[i], dot[i], h->scale[i], PAIRS, b);
+    }
+}
+
+TTX_INLINE void dot_by_16(const super_type *t, __m512i acc[ROWS], const uint8_t *const w[ROWS],
+                          const super_act *a, const super_head *h) {
+    const __m512i piece = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 8, 8, 8, 8, 9, 9, 9, 9);
+    EACH_ROW(i) {
+        __m512i q[4], s = _mm512_cvtepi8_epi32(load128(h->scale[i]));
+        t->quants(q, w[i]);
+#pragma GCC unroll 4
+        for (int g = 0; g < 4; g++) {
+            __m512i at = _mm512_add_epi32(piece, _mm512_set1_epi32(2 * g));
+            __m512i dot = ttx_dot_bytes(zero512(), q[g], ttx_load512(a->hi + 64 * g), false);
+            dot = _mm512_slli_epi32(dot, 8);
+            dot = ttx_dot_bytes(dot, ttx_load512(a->lo + 64 * g), q[g], true);
+            dot = _mm512_mullo_epi32(dot, _mm512_permutexvar_epi32(at, s));
+            acc[i] = _mm512_add_epi32(acc[i], dot);
+        }
+    }
 }
 
 /* Lane r of `low` to row r: always to lane 0, so that the bits do not depend on r. */
@@ -124,15 +171,16 @@ TTX_INLINE void super_rows(const super_type *t, __m512 y[ROWS], const uint8_t *c
         }
         for (int b = 0; b < m; b++, a++, d++, ahead += ROWS * t->bytes) {
             prefetch_bytes(ahead, ROWS * t->bytes);
-#pragma GCC unroll 4
-            for (int i = 0; i < ROWS; i++) {
-                __m512i q[4], dot;
-                t->quants(q, w[i]);
-                dot = t->by_16 ? dot_by_16(q, a, h[b].scale[i]) : dot_by_32(q, a, h[b].scale[i]);
-                y[i] =
-                    _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_set1_ps(h[b].d[2 * i]), y[i]);
-                w[i] += t->bytes;
-            }
+            __m512i dot[ROWS] = {zero512(), zero512(), zero512(), zero512()};
+            if (t->order == PAIRS)
+                dot_pairs(t, dot, w, a, &h[b]);
+            else if (t->order == BY_32)
+                dot_by_32(t, dot, w, a, &h[b]);
+            else
+                dot_by_16(t, dot, w, a, &h[b]);
+            EACH_ROW(i)
+            y[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[i]), _mm512_set1_ps(h[b].d[2 * i]), y[i]);
+            EACH_ROW(i) w[i] += t->bytes;
         }
     }
     add_low(y, low);
@@ -221,14 +269,13 @@ TTX_INLINE void k4_head(super_head *h, const uint8_t *const w[ROWS], const super
     *low = minus_mins8(*low, m, a, row_scales(h, row_dwords(w, 0), dx));
 }
 
-/* Nibbles of 64 bytes: blocks 0 and 2 from the low ones, 1 and 3 from the high ones. */
-TTX_INLINE void q4_k_quants(__m512i q[4], const uint8_t *w) {
+/* Nibbles of 64 bytes: blocks 0 and 2 from the low ones, 1 and 3 from the high ones. Here two
+ * vectors, still packed, of first and of second halves. */
+TTX_INLINE void q4_k_quants(__m512i q[2], const uint8_t *w) {
     const ttx_q4_k *p = AT_SUPER(ttx_q4_k, w);
-    for (int i = 0; i < 2; i++) {
-        __m512i v = ttx_load512(p->qs + 64 * i);
-        q[2 * i] = bits(v, 0, 15);
-        q[2 * i + 1] = bits(v, 4, 15);
-    }
+    __m512i a = ttx_load512(p->qs), b = ttx_load512(p->qs + 64);
+    q[0] = _mm512_shuffle_i32x4(a, b, 0x88);
+    q[1] = _mm512_shuffle_i32x4(a, b, 0xdd);
 }
 
 TTX_INLINE void q5_k_quants(__m512i q[4], const uint8_t *w) {
@@ -305,12 +352,12 @@ TTX_INLINE void q6_k_head(super_head *h, const uint8_t *const w[ROWS], const sup
     *low = minus_offset(*low, s, a, last_scales(h, w, sizeof(ttx_q6_k), dx), 32);
 }
 
-/* X(name, NAME, bytes, by_16, head) */
-#define TTX_SUPER_TYPES(X)              \
-    X(q2_k, Q2_K, 84, true, q2_k_head)  \
-    X(q3_k, Q3_K, 110, true, q3_k_head) \
-    X(q4_k, Q4_K, 144, false, k4_head)  \
-    X(q5_k, Q5_K, 176, false, k4_head)  \
-    X(q6_k, Q6_K, 210, true, q6_k_head)
+/* X(name, NAME, bytes, order, head) */
+#define TTX_SUPER_TYPES(X)               \
+    X(q2_k, Q2_K, 84, BY_16, q2_k_head)  \
+    X(q3_k, Q3_K, 110, BY_16, q3_k_head) \
+    X(q4_k, Q4_K, 144, PAIRS, k4_head)   \
+    X(q5_k, Q5_K, 176, BY_32, k4_head)   \
+    X(q6_k, Q6_K, 210, BY_16, q6_k_head)
 
 #endif

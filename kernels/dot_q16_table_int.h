@@ -10,9 +10,9 @@
     }
 TTX_BLOCK_TYPES(BLOCK_MATMUL)
 
-#define SUPER_MATMUL(t, T, bytes, by_16, head)                                      \
+#define SUPER_MATMUL(t, T, bytes, order, head)                                      \
     static void exact_##t(const ttx_mm *m, int64_t r0, int64_t r1, void *scratch) { \
-        const super_type type = {bytes, by_16, t##_quants, head};                   \
+        const super_type type = {bytes, order, t##_quants, head};                   \
         super_matmul(&type, m, r0, r1, scratch);                                    \
     }
 TTX_SUPER_TYPES(SUPER_MATMUL)
