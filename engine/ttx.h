@@ -60,6 +60,7 @@ TTX_API int ttx_lm_is_end(const ttx_lm *lm, int32_t id);
 TTX_API int ttx_lm_eval(ttx_lm *lm, const int32_t *ids, size_t n);
 /* Float32 [ttx_lm_n_vocab] after the last evaluated token. Borrowed until the next eval. */
 TTX_API const float *ttx_lm_logits(const ttx_lm *lm);
+/* A token drawn from that; an error before anything was evaluated. */
 TTX_API int ttx_lm_sample(ttx_lm *lm, int32_t *id);
 
 TTX_API uint32_t ttx_lm_n_vocab(const ttx_lm *lm);

@@ -108,6 +108,9 @@ const float *ttx_lm_logits(const ttx_lm *lm) {
 
 int ttx_lm_sample(ttx_lm *lm, int32_t *id) {
     lm->err = (ttx_err){0};
+    if (!ttx_session_pos(lm->session))
+        return ttx_fail(&lm->err, TTX_E_USAGE,
+                        "sample: expected evaluated tokens, but nothing was evaluated");
     return ttx_sampler_draw(lm->sampler, ttx_session_logits(lm->session, 0), NULL, 0, id, &lm->err);
 }
 

@@ -5,7 +5,7 @@
 #
 # Runs SmolLM2 from the models of the tests; skipped (77) where it has not been fetched.
 # The example is built with pkg-config (shared and static) and with find_package, and all of them
-# say what `ttx run` says. Only ttx.h's functions are visible.
+# say what `ttx run` says. Only ttx.h's functions are visible, and mistakes get their codes.
 set -euo pipefail
 source=$1 build=$2
 model=${TTX_MODELS:-${TTX_CACHE:-$HOME/.cache/ttx}/models}/SmolLM2-135M-Instruct.Q4_1.gguf
@@ -67,5 +67,7 @@ for program in shared static project/build/example project/build/example_static;
     [[ $got == "$expected" ]] || fail "$program wrote '$got', ttx run wrote '$expected'"
     if "$dir/$program" /dev/null x >/dev/null 2>&1; then fail "$program accepts an empty model"; fi
 done
+cc "$source/tests/install/misuse.c" -Wall -Wextra -Werror "${shared[@]}" -Wl,-rpath,"$lib" -o "$dir/misuse"
+"$dir/misuse" "$model" || fail "misuse goes unnoticed"
 c++ -x c++ -std=c++17 -fsyntax-only "$dir/usr/include/ttx.h" 2>/dev/null ||
     ! command -v c++ >/dev/null || fail "ttx.h is no C++"
