@@ -70,7 +70,9 @@ static void log_expert_names(const ttx_model *m) {
     for (uint32_t il = 0; il < m->hp.n_layer; il++)
         for (int r = TTX_W_ROUTER; r <= TTX_W_DOWN_EXPS_BIAS; r++) {
             const ttx_weight *w = ttx_model_weight(m, (ttx_role)r, (int)il);
-            if (w->tensor) ttx_note("layer %u: %s", il, w->tensor->name);
+            uint32_t n = w->split ? m->hp.n_expert : w->tensor != NULL;
+            for (uint32_t i = 0; i < n; i++)
+                ttx_note("layer %u: %s", il, ttx_weight_tensor(w, i)->name);
         }
 }
 

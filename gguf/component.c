@@ -46,7 +46,7 @@ static const struct row {
     {"ffn_down_chexps", EXP, "down"},   {"*_exps", EXP, ""},
     {"ffn_gate_inp_shexp", FFN, "shexp_gate"},
     {"ffn_gate_shexp", FFN, "gate"},    {"ffn_up_shexp", FFN, "up"},
-    {"ffn_down_shexp", FFN, "down"},    {"ffn_gate_tid2eid", ROU, ""},
+    {"ffn_down_shexp", FFN, "down"},    {"ffn_gate_tid2eid", ROU, "tid2eid"},
 
     /* attention: latent, cross, linear, indexers */
     {"attn_o", ATT, "o"},               {"attn_out", ATT, "o"},

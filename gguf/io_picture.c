@@ -95,6 +95,11 @@ static void count_expert(io_picture *pic, walk *w, const gguf_tensor *t,
         w->layer_expert[role->layer] += stride;
 }
 
+/* A row for each token id, of which a token reads its own. */
+static bool is_table_of_tokens(const ttx_tensor_role *role) {
+    return role->component == TTX_COMP_EMBEDDING || strcmp(role->proj, "tid2eid") == 0;
+}
+
 static void count_tensor(io_picture *pic, walk *w, const gguf_tensor *t) {
     ttx_tensor_role role = ttx_role_of(t->name);
     io_component *c = &pic->comp[role.component];
@@ -106,7 +111,7 @@ static void count_tensor(io_picture *pic, walk *w, const gguf_tensor *t) {
     else if (role.component == TTX_COMP_EXPERT)
         count_expert(pic, w, t, &role);
     else
-        c->token_bytes += role.component == TTX_COMP_EMBEDDING ? row_bytes(t) : t->size;
+        c->token_bytes += is_table_of_tokens(&role) ? row_bytes(t) : t->size;
 }
 
 static void sum_up(io_picture *pic, const walk *w) {

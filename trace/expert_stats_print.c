@@ -89,6 +89,14 @@ void ttx_expert_stats_print(const ttx_expert_stats *s, FILE *out) {
     print_phase(s, DECODE, out);
 }
 
+/* A share as a percentage in a column of the table; '-': nothing was counted for it. */
+static void share(FILE *out, int width, double v) {
+    if (isfinite(v))
+        fprintf(out, " %*.1f %%", width, 100 * v);
+    else
+        fprintf(out, " %*s  ", width, "-");
+}
+
 void ttx_expert_stats_print_layers(const ttx_expert_stats *s, FILE *out) {
     fprintf(out, "phase   layer  routing  tokens   used   entropy  overlap  Jaccard  same slot  "
                  "most used\n");
@@ -97,14 +105,13 @@ void ttx_expert_stats_print_layers(const ttx_expert_stats *s, FILE *out) {
         struct spread d;
         if (!c->routes) continue;
         expert_stats_spread(&d, c->count, s->n_expert);
-        fprintf(out,
-                "%s  %5u  %-7s %7" PRIu64 " %5.1f %% %7.1f %% %6.1f %% %6.1f %% %8.1f %%  "
-                "%u (%.1f %%)\n",
-                i % PHASES == PROMPT ? "prompt" : "decode", i / PHASES, expert_stats_routing(c),
-                c->routes, 100 * (1 - (double)d.dead / s->n_expert), 100 * d.entropy_ratio,
-                100 * expert_stats_ratio((double)c->kept, (double)c->chosen),
-                100 * expert_stats_ratio(c->jaccard, (double)c->pairs),
-                100 * expert_stats_ratio((double)c->same_slot, (double)c->slots), d.top[0].expert,
-                100 * d.top[0].share);
+        fprintf(out, "%s  %5u  %-7s %7" PRIu64, i % PHASES == PROMPT ? "prompt" : "decode",
+                i / PHASES, expert_stats_routing(c), c->routes);
+        share(out, 5, 1 - (double)d.dead / s->n_expert);
+        share(out, 7, d.entropy_ratio);
+        share(out, 6, expert_stats_ratio((double)c->kept, (double)c->chosen));
+        share(out, 6, expert_stats_ratio(c->jaccard, (double)c->pairs));
+        share(out, 8, expert_stats_ratio((double)c->same_slot, (double)c->slots));
+        fprintf(out, "  %u (%.1f %%)\n", d.top[0].expert, 100 * d.top[0].share);
     }
 }

@@ -555,6 +555,31 @@ def test_routes():
     assert notes(good(*command, "--n-expert-used", k)) == []
 
 
+def test_expert_switches():
+    """TTX_EXPERT_TRACE_*: what --expert-stats does, asked for by the environment."""
+    def run(model, **switches):
+        return good("run", "-m", model, "-p", "the hand", "-n", 6, "--temp", 0, "--ignore-eos",
+                    env={**os.environ, **{"TTX_EXPERT_TRACE_" + k: v for k, v in switches.items()}})
+    good("run", "-m", "moe.gguf", "-p", "the hand", "-n", 6, "--temp", 0, "--ignore-eos", "--expert-stats", "asked.json")
+    text = run("moe.gguf").stdout
+    p = run("moe.gguf", STATS="1", OUTPUT="switched.json", NAMES="0", PER_LAYER="")
+    assert p.stdout == text and not notes(p)
+    assert Path("switched.json").read_text() == Path("asked.json").read_text()
+    p = run("moe.gguf", STATS="1")
+    assert b"expert statistics: 2 layers, 8 experts a layer" in p.stderr
+    per_layer = run("moe.gguf", STATS="1", PER_LAYER="1")
+    assert re.search(rb"^decode +1 +top-k", per_layer.stderr, re.M) and not re.search(rb"^decode +1", p.stderr, re.M)
+    for model in "moe.gguf", "split.gguf":
+        p = run(model, NAMES="1")
+        names = [t["tensor_name"] for t in dump(model) if t["component_type"] in ("router", "expert")]
+        said = [re.fullmatch(r"ttx: layer \d: (.*)", line)[1] for line in notes(p)]
+        assert sorted(said) == sorted(names) and len(set(said)) == len(said), said
+    for switches in {}, {"STATS": "0", "OUTPUT": "none.json"}, {"STATS": ""}, {"OUTPUT": "none.json"}:
+        assert not notes(run("moe.gguf", **switches))
+    p = run("t.gguf", STATS="1", NAMES="1", OUTPUT="none.json")  # a dense model
+    assert not notes(p) and not os.path.exists("none.json")
+
+
 def test_plan_of_experts():
     tensors = {t["tensor_name"]: t for t in dump("moe.gguf")}
     plan = json.loads(good("plan", "-m", "moe.gguf", "--json").stdout)

@@ -59,6 +59,7 @@ MOE = [
     T("blk.0.attn_sinks.weight", [4]),
     T("blk.0.post_attention_norm.weight", [WIDTH]),
     T("blk.0.ffn_gate_inp.weight", [WIDTH, E]),
+    T("blk.0.ffn_gate_tid2eid.weight", [K, VOCAB], IDS),
     T("blk.0.ffn_gate_up_exps.weight", [WIDTH, 2 * FF, E], MXFP4),
     T("blk.0.ffn_down_exps.weight", [FF, WIDTH, E], Q8_0),
     T("blk.0.ffn_down_exps.bias", [WIDTH, E]),
@@ -85,6 +86,7 @@ ROLES = {
     "blk.0.attn_sinks.weight": ("0", "attention", "sinks", 0),
     "blk.0.post_attention_norm.weight": ("0", "norm", "", 0),
     "blk.0.ffn_gate_inp.weight": ("0", "router", "", 0),
+    "blk.0.ffn_gate_tid2eid.weight": ("0", "router", "tid2eid", 0),
     "blk.0.ffn_gate_up_exps.weight": ("0", "expert", "gate_up", E),
     "blk.0.ffn_down_exps.weight": ("0", "expert", "down", E),
     "blk.0.ffn_down_exps.bias": ("0", "expert", "down", E),
@@ -95,7 +97,7 @@ ROLES = {
     "output.weight": ("", "output", "", 0),
     'stray, "quoted"': ("", "other", "", 0),
 }
-TYPE_NAMES = {F32: "F32", F16: "F16", Q4_0: "Q4_0", Q8_0: "Q8_0", F64: "F64", BF16: "BF16",
+TYPE_NAMES = {F32: "F32", F16: "F16", Q4_0: "Q4_0", Q8_0: "Q8_0", F64: "F64", IDS: "I32", BF16: "BF16",
               MXFP4: "MXFP4"}
 
 
@@ -159,6 +161,7 @@ def test_io(folder):
     idle = size["blk.1.ffn_up.weight"]
     experts = sum(size[n] for n, r in ROLES.items() if r[1] == "expert")
     dense = sum(size.values()) - experts - idle - size["token_embd.weight"] + WIDTH // 32 * 34
+    dense += 4 * K - size["blk.0.ffn_gate_tid2eid.weight"]  # a row for each token id
     assert pic["architecture"] == "testmoe" and not pic["tied_output"]
     assert (pic["n_expert"], pic["n_expert_used"]) == (E, K)
     assert pic["dense_token_bytes"] == dense and pic["idle_bytes"] == idle

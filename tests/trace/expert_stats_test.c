@@ -224,12 +224,13 @@ static void test_print(void) {
     char *text = NULL;
     size_t size = 0;
     ttx_expert_stats *s = two_sequences();
+    choose2(ttx_expert_stats_sink(s), 1, 2, false, 0, 1); /* one token, with none before it */
     FILE *out = open_memstream(&text, &size);
     ttx_expert_stats_print(s, out);
     ttx_expert_stats_print_layers(s, out);
     fclose(out);
-    CHECK(strstr(text, "prompt: 3 tokens, 1 layers with experts, 6 activations (top-k)\n"));
-    CHECK(strstr(text, "experts used in a layer, mean       75.00 %\n"));
+    CHECK(strstr(text, "prompt: 3 tokens, 2 layers with experts, 8 activations (top-k)\n"));
+    CHECK(strstr(text, "experts used in a layer, mean       62.50 %\n"));
     CHECK(strstr(text, "overlap with the token before       75.00 %\n"));
     CHECK(strstr(text, "Jaccard with the token before       66.67 %\n"));
     CHECK(strstr(text, "expert    1   50.00 %   50.00 %\n"));
