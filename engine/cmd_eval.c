@@ -154,7 +154,8 @@ static int eval_all(ttx_session *s, const job *j, size_t piece, ttx_class cls, s
 
 /* The ids of "[1, 2, 3]" into j->ids, which is large enough. Read by hand: a parser of JSON cannot
  * tell a text that is wrong from memory that is short. */
-static int parse_ids(const char *text, const char *path, int64_t n_vocab, job *j, ttx_err *err) {
+static int parse_ids(const char *text, size_t n, const char *path, int64_t n_vocab, job *j,
+                     ttx_err *err) {
     static const char blanks[] = " \t\r\n";
     const char *s = text + strspn(text, blanks);
     bool ok = *s == '[';
@@ -172,7 +173,7 @@ static int parse_ids(const char *text, const char *path, int64_t n_vocab, job *j
         s = end + strspn(end, blanks);
         ok = *s == ',';
     }
-    bool closed = *s == ']' && s[1 + strspn(s + 1, blanks)] == 0;
+    bool closed = *s == ']' && s + 1 + strspn(s + 1, blanks) == text + n;
     if (closed && j->n) return TTX_OK;
     return ttx_fail(err, TTX_E_USAGE, "%s: expected a JSON array of token ids", path);
 }
@@ -183,7 +184,8 @@ static int read_ids(const char *path, int64_t n_vocab, job *j, ttx_err *err) {
     int rc = ttx_read_file(path, MAX_TEXT, &text, &n, err);
     if (rc) return rc;
     j->ids = calloc(n / 2 + 1, sizeof *j->ids); /* an id has a digit and a separator */
-    rc = j->ids ? parse_ids(text, path, n_vocab, j, err) : ttx_fail_nomem(err, "token ids", 2 * n);
+    rc = j->ids ? parse_ids(text, n, path, n_vocab, j, err)
+                : ttx_fail_nomem(err, "token ids", 2 * n);
     free(text);
     j->chunk = j->n;
     j->bos = -1;

@@ -331,7 +331,10 @@ static int run_prompt(run_state *r, const char *prompt, size_t n, ttx_err *err) 
     ttx_catch_interrupt(SA_RESTART);
     int rc = n ? take_turn(r, prompt, n, err) : TTX_OK;
     if (!rc && set->interactive) rc = converse(r, err);
-    if (r->gen.stats.n_tokens && !set->interactive && isatty(STDOUT_FILENO)) fputc('\n', stdout);
+    if (r->gen.stats.n_tokens && !set->interactive && isatty(STDOUT_FILENO))
+        fputc('\n', stdout);
+    else if (*r->interrupted && !set->interactive && isatty(STDERR_FILENO))
+        fputc('\n', stderr); /* leaves the line of the "^C" */
     if (!rc) summarise(r);
     ttx_trace_note(r->e.rt.trace, "num_tokens_generated", (double)r->gen.stats.n_tokens);
     if (!rc && set->json) rc = write_json(r, err);

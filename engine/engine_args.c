@@ -44,7 +44,7 @@ static bool load_progress(void *ctx, uint64_t done, uint64_t total) {
     (void)ctx;
     if (isatty(STDERR_FILENO))
         fprintf(stderr, "\rloading %3d %%%s", (int)(100 * done / total),
-                done == total ? "\r             \r" : "");
+                done == total || interrupted ? "\r               \r" : "");
     return !interrupted;
 }
 

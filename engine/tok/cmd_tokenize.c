@@ -45,13 +45,13 @@ static const ttx_opt options[] = {
 /* ---- input ---- */
 
 /* Ids out of "[1, 2, 3]" or "1 2 3"; the caller frees *ids, also after an error. */
-static int parse_ids(const ttx_tokenizer *t, const char *text, int32_t **ids, size_t *n,
-                     ttx_err *err) {
-    *ids = malloc((strlen(text) / 2 + 1) * sizeof **ids);
-    if (!*ids) return ttx_fail_nomem(err, "ids", strlen(text));
+static int parse_ids(const ttx_tokenizer *t, const char *text, size_t n_bytes, int32_t **ids,
+                     size_t *n, ttx_err *err) {
+    *ids = malloc((n_bytes / 2 + 1) * sizeof **ids);
+    if (!*ids) return ttx_fail_nomem(err, "ids", n_bytes);
     for (const char *s = text;;) {
         s += strspn(s, "[], \t\r\n");
-        if (!*s) return TTX_OK;
+        if (s == text + n_bytes) return TTX_OK;
         char *end;
         errno = 0;
         long id = strtol(s, &end, 10);
@@ -144,12 +144,13 @@ static int tokenize_lines(const settings *s, const ttx_tokenizer *t, const char 
     return code;
 }
 
-static int detokenize(const settings *s, const ttx_tokenizer *t, const char *text, ttx_err *err) {
+static int detokenize(const settings *s, const ttx_tokenizer *t, const char *text, size_t n_bytes,
+                      ttx_err *err) {
     int32_t *ids = NULL;
     size_t n = 0, first = 0;
     ttx_detok *d = NULL;
     const char *bytes;
-    int code = parse_ids(t, text, &ids, &n, err);
+    int code = parse_ids(t, text, n_bytes, &ids, &n, err);
     if (!code) code = ttx_detok_new(&d, t, TTX_DETOK_SPECIAL | TTX_DETOK_START, err);
     if (code) goto done;
     if (s->add_special && ttx_tok_add_bos(t) && n > 0 && ids[0] == ttx_tok_bos(t)) first = 1;
@@ -184,7 +185,7 @@ static int run(const void *p, ttx_err *err) {
     const char *text = s->prompt ? s->prompt : data;
     if (s->prompt) n = strlen(s->prompt);
     if (s->detokenize)
-        code = detokenize(s, t, text, err);
+        code = detokenize(s, t, text, n, err);
     else if (s->lines)
         code = tokenize_lines(s, t, text, n, err);
     else

@@ -111,6 +111,8 @@ REFUSED = [
     (["eval", *M, "--tokens", "ids-comma"], 2, "ttx: ids-comma: item 1: expected a token id in 0..319"),
     (["eval", *M, "--tokens", "ids-open"], 2, "ttx: ids-open: expected a JSON array of token ids"),
     (["eval", *M, "--tokens", "ids-tail"], 2, "ttx: ids-tail: expected a JSON array of token ids"),
+    (["eval", *M, "--tokens", "ids-nul"], 2, "ttx: ids-nul: expected a JSON array of token ids"),
+    (["tokenize", *M, "--detokenize", "-f", "ids-nul"], 2, "ttx: --detokenize: expected token ids, found ''"),
     (["eval", *M, "--tokens", "ids", "--compare", "text"], 2,
      "ttx: text: expected a .npy file (version 1), found another"),
     (["eval", *M, "--tokens", "ids", "--compare", "small.npy"], 2,
@@ -626,7 +628,7 @@ def main():
         for name, data in {"text": b"no model\n", "empty": b"", "ids": b"[1, 288, 291]",
                            "ids-high": b"[1, 2, 320]", "ids-half": b"[1, 2.5]", "ids-text": b'["a"]',
                            "ids-negative": b"[-1]", "ids-comma": b"[1,]", "ids-open": b"[1, 2",
-                           "ids-tail": b"[1]]", "mixed": b'["a", 1]',
+                           "ids-tail": b"[1]]", "ids-nul": b"[1]\0[2]", "mixed": b'["a", 1]',
                            "small.npy": npy_of(1, 1), "raw.npy": npy_of(3, N_VOCAB),
                            "nan.npy": npy_of(3, N_VOCAB, EVEN + EVEN[1:] + [math.nan] + EVEN)}.items():
             Path(name).write_bytes(data)
