@@ -342,7 +342,7 @@ static int run(const void *arg, ttx_err *err) {
     if (!rc) rc = for_models(&b, check_model, err);
     if (!rc) rc = check_records(&b, err);
     if (rc) return rc;
-    b.how.interrupted = ttx_catch_interrupt(SA_RESTART);
+    b.how.interrupted = ttx_catch_interrupt();
     if ((rc = measure_limits(&b, err))) return rc;
     if (b.set->roofline) {
         rc = run_roofline(&b, err);

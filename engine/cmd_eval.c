@@ -272,7 +272,7 @@ static int run(const void *arg, ttx_err *err) {
     ttx_engine e = {0};
     ttx_session *s = NULL;
     job j = {0};
-    sinks k = {.interrupted = ttx_catch_interrupt(SA_RESTART),
+    sinks k = {.interrupted = ttx_catch_interrupt(),
                .logits_path = set->logits,
                .ref_path = set->compare};
     ttx_outfile out = {0};

@@ -126,29 +126,70 @@ static int take_turn(run_state *r, const char *text, size_t n, ttx_err *err) {
     return rc;
 }
 
+/* Lines of standard input. Not stdio's: what its buffer holds cannot be waited for beside Ctrl-C.
+ */
+typedef struct line_reader {
+    char *buf; /* owned */
+    size_t at, n, cap;
+    bool ended;
+} line_reader;
+
+/* Makes room, and reads what is there. */
+static int read_more(line_reader *l, ttx_err *err) {
+    l->n -= l->at;
+    if (l->at) memmove(l->buf, l->buf + l->at, l->n);
+    l->at = 0;
+    if (l->n == l->cap) {
+        size_t cap = l->cap ? 2 * l->cap : 4096;
+        char *buf = realloc(l->buf, cap);
+        if (!buf) return ttx_fail_nomem(err, "a line", cap);
+        l->buf = buf;
+        l->cap = cap;
+    }
+    ssize_t n = read(STDIN_FILENO, l->buf + l->n, l->cap - l->n);
+    if (n < 0 && errno != EINTR && errno != EAGAIN)
+        return ttx_fail(err, TTX_E_RUNTIME, "standard input: cannot read: %s", strerror(errno));
+    l->ended = n == 0;
+    if (n > 0) l->n += (size_t)n;
+    return TTX_OK;
+}
+
+/* The next line, without its end, until the next call. *line NULL: no more, or Ctrl-C. */
+static int next_line(line_reader *l, char **line, size_t *n, ttx_err *err) {
+    const char *end = NULL;
+    *line = NULL;
+    while (!(end = l->n > l->at ? memchr(l->buf + l->at, '\n', l->n - l->at) : NULL) && !l->ended) {
+        if (!ttx_wait_for_input()) return TTX_OK;
+        int rc = read_more(l, err);
+        if (rc) return rc;
+    }
+    if (!end && l->at == l->n) return TTX_OK;
+    *line = l->buf + l->at;
+    *n = end ? (size_t)(end - *line) : l->n - l->at;
+    l->at += *n + (end != NULL);
+    while (*n && (*line)[*n - 1] == '\r') --*n;
+    return TTX_OK;
+}
+
 /* Turns from standard input until it ends, a Ctrl-C, or the end of the context. */
 static int converse(run_state *r, ttx_err *err) {
-    char *line = NULL;
-    size_t cap = 0;
+    line_reader lines = {0};
     int rc = TTX_OK;
     while (!rc && !*r->interrupted && r->gen.stats.stop != TTX_STOP_CONTEXT) {
+        char *line;
+        size_t n;
         if (isatty(STDIN_FILENO)) fputs("\n> ", stderr);
-        ttx_catch_interrupt(0);
-        ssize_t n = getline(&line, &cap, stdin);
-        if (n < 0 && !feof(stdin) && !*r->interrupted)
-            rc = ttx_fail(err, TTX_E_RUNTIME, "standard input: cannot read: %s", strerror(errno));
-        if (n < 0 && isatty(STDIN_FILENO)) fputc('\n', stderr); /* leaves the line of the '>' */
-        if (n < 0) break;
-        ttx_catch_interrupt(SA_RESTART);
-        while (n && (line[n - 1] == '\n' || line[n - 1] == '\r')) line[--n] = 0;
-        if (n) rc = take_turn(r, line, (size_t)n, err);
+        rc = next_line(&lines, &line, &n, err);
+        if (!rc && !line && isatty(STDIN_FILENO)) fputc('\n', stderr); /* the '>' has its line */
+        if (rc || !line) break;
+        if (n) rc = take_turn(r, line, n, err);
         if (rc == TTX_E_USAGE) { /* too long, or nothing in it: the conversation goes on */
             ttx_note("%s", err->msg);
             *err = (ttx_err){0};
             rc = TTX_OK;
         }
     }
-    free(line);
+    free(lines.buf);
     return rc;
 }
 
@@ -328,7 +369,6 @@ static int write_json(run_state *r, ttx_err *err) {
 static int run_prompt(run_state *r, const char *prompt, size_t n, ttx_err *err) {
     const settings *set = r->set;
     describe(r);
-    ttx_catch_interrupt(SA_RESTART);
     int rc = n ? take_turn(r, prompt, n, err) : TTX_OK;
     if (!rc && set->interactive) rc = converse(r, err);
     if (r->gen.stats.n_tokens && !set->interactive && isatty(STDOUT_FILENO))
@@ -360,7 +400,7 @@ static int run(const void *arg, ttx_err *err) {
                       "--draft-ngram: expected without --routes and --save-routes (a wrong guess "
                       "has routes too), found %s",
                       set->engine.routes ? "--routes" : "--save-routes");
-    r.interrupted = ttx_catch_interrupt(SA_RESTART);
+    r.interrupted = ttx_catch_interrupt();
     if (!rc) rc = open_all(&r, prompt, err);
     if (!rc) rc = run_prompt(&r, prompt, n, err);
     ttx_gen_close(&r.gen);

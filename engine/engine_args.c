@@ -9,8 +9,10 @@
 
 #include <cJSON.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 enum { MAX_HINTS = 1 << 28 }; /* bytes of a file of hints */
@@ -26,18 +28,31 @@ static void warn(void *ctx, const char *line) {
     ttx_note("%s", line);
 }
 
-/* Set by Ctrl-C; the one thing that a signal handler may touch. */
+/* Set by Ctrl-C, and an eventfd that it makes readable, for those who wait: all that the signal
+ * handler touches. */
 static volatile sig_atomic_t interrupted;
+static int wake_fd = -1;
 
 static void on_interrupt(int sig) {
     (void)sig;
+    int saved = errno;
+    uint64_t one = 1;
     interrupted = 1;
+    if (wake_fd >= 0 && write(wake_fd, &one, sizeof one) < 0) errno = saved;
 }
 
-const volatile sig_atomic_t *ttx_catch_interrupt(int sa_flags) {
-    struct sigaction a = {.sa_handler = on_interrupt, .sa_flags = sa_flags | (int)SA_RESETHAND};
+const volatile sig_atomic_t *ttx_catch_interrupt(void) {
+    struct sigaction a = {.sa_handler = on_interrupt, .sa_flags = SA_RESTART | (int)SA_RESETHAND};
+    if (wake_fd < 0) wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     sigaction(SIGINT, &a, NULL);
     return &interrupted;
+}
+
+bool ttx_wait_for_input(void) {
+    struct pollfd on[] = {{.fd = STDIN_FILENO, .events = POLLIN},
+                          {.fd = wake_fd, .events = POLLIN}};
+    while (!interrupted && poll(on, 2, -1) < 0 && errno == EINTR) continue;
+    return !interrupted;
 }
 
 static bool load_progress(void *ctx, uint64_t done, uint64_t total) {

@@ -200,9 +200,11 @@ int ttx_engine_finish(ttx_engine *e, int rc, ttx_err *err);
 void ttx_engine_close(ttx_engine *e);
 
 /* From now on Ctrl-C sets the flag that is returned (a second one ends the program at once).
- * `sa_flags`: SA_RESTART, or 0 to end a read that waits. Loading and evaluation look at the flag.
- */
-const volatile sig_atomic_t *ttx_catch_interrupt(int sa_flags);
+ * Loading and evaluation look at the flag. */
+const volatile sig_atomic_t *ttx_catch_interrupt(void);
+/* Waits until standard input has something to read, or has ended. False: Ctrl-C, at any time since
+ * it was first caught, and whichever thread the signal went to. */
+bool ttx_wait_for_input(void);
 
 /* The whole of a file (or of /dev/stdin), NUL-terminated; the caller frees. `limit`: the most bytes
  * that make sense. Errors: TTX_E_RUNTIME, TTX_E_USAGE (larger). */

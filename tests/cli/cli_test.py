@@ -7,6 +7,7 @@ The models are made by TINY_MODEL (tests/engine/tiny_model_main.c): random weigh
 SentencePiece vocabulary. Each test is a function that takes nothing; all run in one folder.
 """
 import array
+import ctypes
 import json
 import math
 import os
@@ -21,6 +22,7 @@ from pathlib import Path
 
 TTX, TINY_MODEL = (str(Path(a).resolve()) for a in sys.argv[1:3])
 N_VOCAB = 320
+SYS_TGKILL = 234  # of x86-64
 EVEN = [-math.log(N_VOCAB)] * N_VOCAB
 
 
@@ -311,6 +313,11 @@ def test_interactive():
     typed = json.loads(Path("i.json").read_text())["prompt_n"]
     good("run", *M, "-p", "a\\tb", "--no-escape", "-n", 1, "--json", "i.json")
     assert typed == json.loads(Path("i.json").read_text())["prompt_n"]
+    for text in b"the\nthe", b"the\r\n\nthe\n", b"\nthe\nthe\n\n":  # the end of the input ends a line
+        good("run", *M, "-i", "-n", 1, "--json", "i.json", stdin=text)
+        assert json.loads(Path("i.json").read_text())["prompt_n"] == 3, text
+    good("run", *M, "-i", "-n", 1, "-c", 9000, "--json", "i.json", stdin=b"a" * 8190 + b"\nb\n")  # a long one
+    assert json.loads(Path("i.json").read_text())["generated_n"] == 2
     p = good("run", *M, "-i", "-c", 12, "--ignore-eos", stdin=b"the\nthe\n")  # ends when it is full
     assert notes(p) == ["ttx: the context of 12 tokens is full; choose a larger -c"]
 
@@ -342,6 +349,15 @@ def test_interrupt():
     assert p.stdout.read(1)
     time.sleep(0.2)
     p.send_signal(signal.SIGINT)
+    assert p.wait(timeout=60) == 130 and b"ttx: load " in p.stderr.read()
+    # A signal that another thread takes, or that comes just before the wait, ends the wait too.
+    p = subprocess.Popen([TTX, "run", *M, "-i", "-t", "2"], stdin=subprocess.PIPE,
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    p.stderr.readline()
+    time.sleep(0.2)
+    worker = max(int(t) for t in os.listdir(f"/proc/{p.pid}/task"))
+    assert worker != p.pid
+    ctypes.CDLL(None).syscall(SYS_TGKILL, p.pid, worker, int(signal.SIGINT))
     assert p.wait(timeout=60) == 130 and b"ttx: load " in p.stderr.read()
     Path("book").write_text("the hand of and " * 24000)
     code, out, err = interrupt("-f", "book", "--json", "int.json", when="prompt")
