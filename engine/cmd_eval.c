@@ -278,18 +278,18 @@ static int run(const void *arg, ttx_err *err) {
     ttx_outfile out = {0};
     if (!set->file == !set->tokens)
         return ttx_fail(err, TTX_E_USAGE, "eval: expected one of -f and --tokens");
+    if (args.n_ctx == TTX_CTX_DEFAULT) args.n_ctx = 512;
+    if (!set->step) args.output_bytes = LOGITS_BYTES;
     int rc = ttx_engine_open(&e, &args, err);
     if (rc) goto done;
     k.n_vocab = e.model->hp.n_vocab;
-    if (args.n_ctx == TTX_CTX_DEFAULT) args.n_ctx = 512;
     if (args.n_ctx == 0) args.n_ctx = e.model->hp.n_ctx_train;
     rc = set->file ? read_text(&e, set->file, args.n_ctx, &j, err)
                    : read_ids(set->tokens, e.model->hp.n_vocab, &j, err);
     if (rc || (rc = open_sinks(&k, set, &j, &out, err))) goto done;
     args.n_ctx = (uint32_t)j.chunk;
-    size_t piece = LOGITS_BYTES / (k.n_vocab * sizeof(float));
-    piece = set->step || piece < 1 ? 1 : piece > args.n_ubatch ? args.n_ubatch : piece;
-    if ((rc = ttx_engine_session(&e, &args, (uint32_t)piece, &s, err))) goto done;
+    uint32_t piece = ttx_engine_session_settings(e.model, &args, 0).n_outputs;
+    if ((rc = ttx_engine_session(&e, &args, piece, &s, err))) goto done;
     if ((rc = eval_all(s, &j, piece, set->step ? TTX_EXACT : TTX_PROMPT, &k, err))) goto done;
     print_perplexity(&k);
     if (k.ref.values) print_comparison(&k);

@@ -218,6 +218,7 @@ static int open_generator(run_state *r, ttx_err *err) {
         .ignore_eos = set->ignore_eos,
         .interrupted = r->interrupted,
         .text = put_text,
+        .residency = r->e.rt.residency,
     };
     return ttx_gen_open(&r->gen, err);
 }
@@ -263,11 +264,13 @@ static int describe_for_trace(run_state *r, const char *prompt, ttx_err *err) {
 static int open_all(run_state *r, const char *prompt, ttx_err *err) {
     const settings *set = r->set;
     uint32_t n_outputs = set->draft ? TTX_DRAFT_MAX + 1 : 1;
-    int rc = ttx_engine_open(&r->e, &set->engine, err);
+    ttx_engine_args args = set->engine;
+    args.n_outputs = n_outputs;
+    int rc = ttx_engine_open(&r->e, &args, err);
     if (!rc) rc = ttx_tokenizer_load(&r->tok, r->e.file, err);
     if (!rc) rc = describe_for_trace(r, prompt, err);
     if (!rc && set->chat) rc = ttx_chat_detect(&r->chat, r->e.file, err);
-    if (!rc) rc = ttx_engine_session(&r->e, &set->engine, n_outputs, &r->session, err);
+    if (!rc) rc = ttx_engine_session(&r->e, &args, n_outputs, &r->session, err);
     if (!rc) rc = open_generator(r, err);
     r->e.load_s = (double)(ttx_now_ns() - r->e.start_ns) * 1e-9;
     if (!rc && set->json) rc = ttx_outfile_open(&r->json, set->json, err);

@@ -226,7 +226,12 @@ ttx_session_settings ttx_engine_session_settings(const ttx_model *m, const ttx_e
     ttx_session_settings set = ttx_session_default_settings();
     set.n_ctx = a->n_ctx == TTX_CTX_DEFAULT ? 0 : a->n_ctx ? a->n_ctx : m->hp.n_ctx_train;
     set.n_ubatch = a->n_ubatch;
-    set.n_outputs = n_outputs ? n_outputs : 1;
+    uint64_t rows = a->n_outputs;
+    if (a->output_bytes) {
+        rows = a->output_bytes / (m->hp.n_vocab * sizeof(float));
+        if (rows > a->n_ubatch) rows = a->n_ubatch;
+    }
+    set.n_outputs = n_outputs ? n_outputs : rows ? (uint32_t)rows : 1;
     set.k_type = types[a->k_type];
     set.v_type = types[a->v_type];
     set.n_threads = a->n_threads > 0 ? a->n_threads : ttx_cpu_count();

@@ -28,8 +28,11 @@ typedef struct ttx_engine_args {
     int32_t k_type, v_type; /* index into the choices below */
     int32_t load_mode;      /* index into ttx_load_modes */
     bool mlock, no_mmap;
-    const char *ram;      /* memory budget; NULL: none */
-    uint32_t n_outputs;   /* most rows of logits that the command will keep at once; 0: one */
+    const char *ram; /* memory budget; NULL: none */
+    /* Rows of logits that the command will keep at once; 0: one. Or, if not 0, as many as take so
+     * many bytes, at least one and at most n_ubatch. */
+    uint32_t n_outputs;
+    uint64_t output_bytes;
     int32_t cache_policy; /* a ttx_cache_policy */
     int32_t guess;        /* a ttx_guess_kind */
     int32_t prefetch;     /* index into TTX_PREFETCH_CHOICES */
@@ -191,7 +194,7 @@ int ttx_engine_open(ttx_engine *e, const ttx_engine_args *a, ttx_err *err);
  * than the model was trained for. */
 int ttx_engine_session(ttx_engine *e, const ttx_engine_args *a, uint32_t n_outputs,
                        ttx_session **out, ttx_err *err);
-/* The settings of that session. */
+/* The settings of that session; n_outputs 0: as the arguments say. */
 ttx_session_settings ttx_engine_session_settings(const ttx_model *m, const ttx_engine_args *a,
                                                  uint32_t n_outputs);
 /* Ends what was recorded; `rc`: the outcome of the run. Returns rc, or an error of writing. Call

@@ -2,6 +2,7 @@
 #include "engine_ram.h"
 
 #include "budget.h"
+#include "clock.h"
 #include "note.h"
 
 #include <stdlib.h>
@@ -13,7 +14,8 @@ enum {
     AUTO_SHARE = 16,
     PROGRAM_BYTES = 12 << 20, /* code, stacks, tables: measured, tests/prefetch holds it */
     HEADER_COPIES = 3,        /* the file's header as it is mapped, and the vocabulary made of it */
-    MAX_LIST = 16 << 20       /* bytes of a list of tensors */
+    MAX_LIST = 16 << 20,      /* bytes of a list of tensors */
+    LIVE_NS = 1000000000      /* between two live lines */
 };
 
 static double mib(uint64_t bytes) {
@@ -158,7 +160,7 @@ int ttx_ram_choose(const ttx_model *model, ttx_runtime *rt, const ttx_engine_arg
     bool automatic;
     int rc;
     uint64_t available = ttx_memory_available(), weights = ttx_model_bytes(model);
-    ttx_session_settings session = ttx_engine_session_settings(model, a, a->n_outputs);
+    ttx_session_settings session = ttx_engine_session_settings(model, a, 0);
     set->mode = asked_mode(a, &automatic);
     *needs = (ttx_ram_needs){.program = program_bytes(model)};
     if (a->ram && (rc = ttx_parse_ram(a->ram, &needs->budget, err))) return rc;
@@ -169,7 +171,7 @@ int ttx_ram_choose(const ttx_model *model, ttx_runtime *rt, const ttx_engine_arg
     if (set->mode == TTX_LOAD_STREAM) {
         if (!needs->budget) {
             if ((rc = ttx_parse_ram("auto", &needs->budget, err))) return rc;
-            session = ttx_engine_session_settings(model, a, a->n_outputs);
+            session = ttx_engine_session_settings(model, a, 0);
             reserved = reserve(model, rt, &session, needs);
         }
         set->budget = needs->budget;
@@ -230,6 +232,33 @@ void ttx_ram_summary(const ttx_residency *r) {
             share(c.guesses_used, c.guesses), (unsigned long long)c.guesses_late);
 }
 
+void ttx_live_show(ttx_live *live, const ttx_residency *r, size_t n_tokens) {
+    uint64_t now = ttx_now_ns(), ns = now - live->at;
+    if (live->at && ns < LIVE_NS) return;
+    ttx_residency_counters c = ttx_residency_get_counters(r), was = live->count;
+    size_t n = n_tokens - live->n;
+    bool first = !live->at;
+    live->at = now;
+    live->n = n_tokens;
+    live->count = c;
+    if (first || !isatty(STDERR_FILENO) || isatty(STDOUT_FILENO)) return;
+    double s = (double)ns * 1e-9;
+    live->shown = true;
+    fprintf(stderr, "\r%zu tokens | %.2f t/s", n_tokens, (double)n / s);
+    if (ttx_residency_get_layout(r))
+        fprintf(stderr, " | hits %.0f %% | %.0f MB/s | waiting %.0f %%",
+                share(c.expert_hits - was.expert_hits + c.dense_hits - was.dense_hits,
+                      c.expert_uses - was.expert_uses + c.dense_uses - was.dense_uses),
+                (double)(c.bytes_read - was.bytes_read) * 1e-6 / s,
+                share(c.stall_ns - was.stall_ns, ns));
+    fprintf(stderr, "\033[K");
+}
+
+void ttx_live_clear(ttx_live *live) {
+    if (live->shown) fprintf(stderr, "\r\033[K");
+    live->shown = false;
+}
+
 typedef struct json_number {
     const char *key;
     uint64_t value;
@@ -283,6 +312,7 @@ bool ttx_ram_json(cJSON *o, const ttx_residency *r) {
         {"prefetches_used", c.prefetches_used},
         {"prefetches_late", c.prefetches_late},
         {"locked_bytes", c.locked_bytes},
+        {"unchosen_bytes", c.unchosen_bytes},
         {"evictions", c.evictions},
         {"evicted_bytes", c.evicted_bytes},
         {"stalls", c.stalls},

@@ -161,7 +161,9 @@ static int generate(ttx_gen *g, uint64_t start, ttx_err *err) {
         size_t most = g->n_predict < 0 ? TTX_DRAFT_MAX : (size_t)(g->n_predict - made - 1);
         rc = decode_step(g, token, most, err);
         g->pending = -1;
+        ttx_live_show(&g->live, g->residency, g->stats.n_tokens);
     }
+    ttx_live_clear(&g->live);
     drop_guesses(g);
     if (rc) return rc;
     size_t n = ttx_detok_flush(g->detok, &bytes);

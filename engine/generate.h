@@ -7,6 +7,7 @@
 
 #include "draft.h"
 #include "engine_args.h"
+#include "engine_ram.h"
 #include "sampler.h"
 #include "tokenizer.h"
 
@@ -44,6 +45,7 @@ typedef struct ttx_gen {
     /* Receives text as it becomes whole characters; false: the reader has gone. */
     bool (*text)(void *ctx, const char *bytes, size_t n);
     void *text_ctx;
+    const ttx_residency *residency;
     /* Owned. */
     ttx_gen_stats stats;
     int32_t *eog; /* tokens that must not come when ignore_eos */
@@ -53,6 +55,7 @@ typedef struct ttx_gen {
      * logits that is the latest. */
     int32_t guess[TTX_DRAFT_MAX];
     size_t n_guess, row;
+    ttx_live live;
 } ttx_gen;
 
 /* Checks and allocates what a conversation needs; the fields above are set. */

@@ -34,6 +34,9 @@ typedef struct ttx_lm_settings {
     float temp; /* 0: always the most probable token */
     int top_k;
     float top_p, min_p;
+    /* Memory for everything, in bytes; 0: what is available. A model that does not fit is streamed:
+     * what fits is kept, the rest is read from the file as it is needed. */
+    uint64_t ram;
 } ttx_lm_settings;
 
 TTX_API ttx_lm_settings ttx_lm_defaults(void);

@@ -1,6 +1,7 @@
 /* ttx_api.c -- see ttx.h: the library's face over gguf, models, engine and tokenizer. */
 #include "ttx.h"
 
+#include "budget.h"
 #include "gguf.h"
 #include "models.h"
 #include "runtime.h"
@@ -26,6 +27,39 @@ ttx_lm_settings ttx_lm_defaults(void) {
     return (ttx_lm_settings){.temp = s.temp, .top_k = s.top_k, .top_p = s.top_p, .min_p = s.min_p};
 }
 
+/* What a session with these settings and all that is not weights takes; settles the context. */
+static uint64_t other_bytes(ttx_lm *lm, ttx_session_settings *ss) {
+    enum { PROGRAM = 12 << 20, HEADER_COPIES = 3 };
+    ttx_session_memory m = ttx_session_estimate(lm->model, &lm->rt, ss);
+    uint64_t sum = m.kv + m.buffers + m.scratch + PROGRAM;
+    for (uint32_t i = 0; i < gguf_n_shards(lm->file); i++)
+        sum += HEADER_COPIES * gguf_get_shard(lm->file, i)->data_offset;
+    return sum;
+}
+
+/* Mapped if the model fits, else streamed. */
+static int open_weights(ttx_lm *lm, uint64_t ram, ttx_session_settings *ss) {
+    enum { CONTEXT_SHARE = 8, SPARE_SHARE = 16 };
+    ttx_residency_settings rs = ttx_residency_default_settings();
+    ttx_plan plan = {0};
+    uint64_t available = ttx_memory_available(), limit = ram ? ram : available;
+    ss->memory = ram / CONTEXT_SHARE;
+    uint64_t others = other_bytes(lm, ss);
+    int rc = TTX_OK;
+    if (limit && ttx_model_bytes(lm->model) + others > limit) {
+        rs.mode = TTX_LOAD_STREAM;
+        rs.prefetch = TTX_PREFETCH_LAYER | TTX_PREFETCH_EXPERT;
+        rs.budget = ram ? ram : available - available / SPARE_SHARE;
+        rs.reserved = others;
+        rs.rows_at_once = ss->n_ubatch;
+        rs.plan = &plan;
+        rc = ttx_plan_decode(lm->model, &plan, &lm->err);
+    }
+    if (!rc) rc = ttx_runtime_open_residency(&lm->rt, lm->file, &rs, &lm->err);
+    ttx_plan_free(&plan);
+    return rc;
+}
+
 static int open_parts(ttx_lm *lm, const char *path, const ttx_lm_settings *set) {
     ttx_err *err = &lm->err;
     int rc;
@@ -34,9 +68,11 @@ static int open_parts(ttx_lm *lm, const char *path, const ttx_lm_settings *set) 
     if ((rc = ttx_tokenizer_load(&lm->tok, lm->file, err))) return rc;
     ttx_runtime_settings rs = ttx_runtime_default_settings();
     rs.n_threads = set->n_threads;
+    rs.no_residency = true;
     if ((rc = ttx_runtime_open(&lm->rt, lm->file, &rs, err))) return rc;
     ttx_session_settings ss = ttx_session_default_settings();
     ss.n_ctx = set->n_ctx;
+    if ((rc = open_weights(lm, set->ram, &ss))) return rc;
     if ((rc = ttx_session_open(&lm->session, lm->model, &lm->rt, &ss, err))) return rc;
     ttx_sampler_settings ps = ttx_sampler_default_settings();
     ps.seed = set->seed;

@@ -291,13 +291,14 @@ static void evict(mapped *m, const item *t, uint32_t i) {
 
 static void end_stage(mapped *m, uint32_t stage) {
     bool all = m->set.evict_when == TTX_EVICT_LAYER;
-    if (!m->set.evict) return;
     for (uint32_t k = m->first[stage]; k < m->first[stage + 1]; k++) {
         item *t = &m->items[m->plan[k]];
         for (uint32_t i = 0; i < t->n_slices; i++) {
             uint8_t f = t->flags[i], kept = f & (ASKED | PINNED);
             bool deselected = t->of_experts && (f & USED_BEFORE) && !(f & USED);
-            if (all ? f & USED : deselected) evict(m, t, i);
+            if (m->set.evict && (all ? f & USED : deselected)) evict(m, t, i);
+            if (t->of_experts && !(f & USED))
+                m->count.unchosen_bytes += t->range.size / t->n_slices;
             t->flags[i] = f & USED ? kept | USED_BEFORE : kept;
         }
     }

@@ -137,10 +137,11 @@ typedef struct ttx_residency_counters {
     uint64_t expert_uses, expert_hits; /* experts asked for, and found there */
     uint64_t dense_uses, dense_hits;   /* the same of blocks outside the experts */
     uint64_t guesses, guesses_used, guesses_late;
-    /* Of a mapped model: ranges that were missing and asked for in advance, those of them that were
-     * used, and used before they were there; bytes locked. */
+    /* Asked for in advance: blocks of the plan (streamed), ranges that were missing (mapped); those
+     * of them that were used, and used before they were there. */
     uint64_t prefetches, prefetch_bytes, prefetches_used, prefetches_late;
-    uint64_t locked_bytes;
+    uint64_t locked_bytes;   /* mapped */
+    uint64_t unchosen_bytes; /* of experts in layers that were run, and that no token chose */
     uint64_t evictions, evicted_bytes; /* experts from the cache; ranges of a mapped model */
     uint64_t stalls, stall_ns;         /* waits for bytes */
     uint64_t retries;                  /* short or failed reads that were repeated */

@@ -235,9 +235,15 @@ static int run(sim *m, ttx_sim_result *out, ttx_err *err) {
     return TTX_OK;
 }
 
+static uint64_t no_limit(void *ctx) {
+    (void)ctx;
+    return UINT64_MAX;
+}
+
 int ttx_simulate(ttx_sim_result *out, const ttx_sim_settings *set, ttx_err *err) {
     sim m = {.set = set, .random = 1, .bound = {.bytes_s = set->machine.disk_bytes_s}};
     ttx_residency_settings res = set->residency;
+    res.limit = no_limit; /* the memory is made up too */
     int rc = TTX_OK;
     sim_disk_open(&m.disk, &set->machine);
     m.byte_s = set->machine.compute_s / step_bytes(res.plan);

@@ -113,14 +113,18 @@ static void count_use(stream *s, block *b) {
     bool hit = b->found == TTX_RES_RESIDENT || b->found == TTX_RES_PREFETCHED;
     if (b->kind == BLOCK_EXPERT) {
         s->count.expert_uses++;
+        s->used_bytes += b->bytes;
         s->count.expert_hits += hit && !b->guessed;
         s->count.guesses_used += b->guessed;
         if (b->guessed) ttx_guesser_right(&s->guesser);
         s->count.guesses_late += b->guessed && b->found == TTX_RES_LATE;
         b->guessed = false;
     } else if (b->kind != BLOCK_ROW) {
+        bool late = b->found == TTX_RES_LATE;
         s->count.dense_uses++;
         s->count.dense_hits += hit;
+        s->count.prefetches_used += late || b->found == TTX_RES_PREFETCHED;
+        s->count.prefetches_late += late;
     }
 }
 
@@ -275,6 +279,11 @@ bool stream_routed(stream *s) {
 }
 
 void stream_layer(stream *s, int layer) {
+    if (s->used_bytes) { /* the layer before this one had experts */
+        uint64_t all = s->layer_bytes[s->stage];
+        s->count.unchosen_bytes += all > s->used_bytes ? all - s->used_bytes : 0;
+        s->used_bytes = 0;
+    }
     s->stage = (uint32_t)layer;
     if (layer == 0) limit_follow(s);
     if (layer == 0) ttx_guesser_step(&s->guesser);
@@ -353,6 +362,7 @@ void stream_close(stream *s) {
     free(s->order);
     free(s->order_of);
     free(s->expert_block);
+    free(s->layer_bytes);
     free(s->sources);
     free(s);
 }

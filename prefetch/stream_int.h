@@ -147,6 +147,8 @@ typedef struct stream {
     uint32_t n_classes;
     uint32_t first_expert, n_layer, n_expert; /* blocks of experts; those that exist */
     uint32_t *expert_block;                   /* [n_layer][n_expert], or NO_BLOCK */
+    uint64_t *layer_bytes;                    /* [n_layer + 1] of all experts of a layer */
+    uint64_t used_bytes;                      /* of them, by this step in this layer */
     /* Rows. */
     uint32_t first_row, n_rows;
     uint64_t row_bytes;

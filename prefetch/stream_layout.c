@@ -174,6 +174,7 @@ static void make_classes(draft *d) {
     }
     for (uint32_t i = s->first_expert; i < s->n_blocks; i++) {
         s->layout.experts += s->blocks[i].bytes;
+        s->layer_bytes[s->blocks[i].layer] += s->blocks[i].bytes;
         s->layout.n_experts++;
     }
     uint64_t of_layer = s->layout.n_experts ? s->layout.experts / s->layout.n_experts : 0;
@@ -430,9 +431,10 @@ static int allocate(draft *d, ttx_err *err) {
     s->blocks = calloc(blocks + 1, sizeof *s->blocks);
     s->order = calloc(n + 1, sizeof *s->order);
     s->order_of = calloc(blocks + 1, sizeof *s->order_of);
+    s->layer_bytes = calloc(s->n_layer + 1, sizeof *s->layer_bytes);
     size_t experts = (size_t)s->n_layer * s->n_expert;
     s->expert_block = malloc((experts + 1) * sizeof *s->expert_block);
-    bool ok = s->parts && s->blocks && s->order && s->order_of && s->expert_block;
+    bool ok = s->parts && s->blocks && s->layer_bytes && s->order && s->order_of && s->expert_block;
     for (int i = 0; i < READ_CLASSES + 1 && ok; i++) {
         queue *q = i < READ_CLASSES ? &s->queues[i] : &s->fifo;
         q->cap = (uint32_t)blocks + 1;

@@ -66,18 +66,24 @@ static bool within_reach(stream *s) {
     return (stage + stages - s->stage) % stages <= s->set.prefetch_ahead;
 }
 
+static void ask_ahead(stream *s, uint32_t id) {
+    s->count.prefetches++;
+    s->count.prefetch_bytes += s->blocks[id].bytes;
+    stream_want(s, id, READ_ORDER);
+}
+
 static bool feed_ring(stream *s) {
     uint32_t id = next_ring_block(s);
     if (s->blocks[id].state != BLOCK_ABSENT || !place(s, id)) return false;
     s->ring_next = (s->ring_next + 1) % s->n_order;
-    stream_want(s, id, READ_ORDER);
+    ask_ahead(s, id);
     return true;
 }
 
 static void feed_pinned(stream *s) {
     uint32_t id = s->order[s->pin_next++];
     block *b = &s->blocks[id];
-    if (b->kind == BLOCK_PINNED && b->state == BLOCK_ABSENT) stream_want(s, id, READ_ORDER);
+    if (b->kind == BLOCK_PINNED && b->state == BLOCK_ABSENT) ask_ahead(s, id);
 }
 
 void ring_feed(stream *s) {

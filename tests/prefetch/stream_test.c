@@ -312,6 +312,40 @@ static void check_no_room(subject *x) {
     rig_close(&r);
 }
 
+/* ---- a long run ---- */
+
+static size_t resident_kib(void) {
+    FILE *f = fopen("/proc/self/statm", "r");
+    unsigned long pages = 0;
+    if (!f || fscanf(f, "%*u %lu", &pages) != 1) rig_die("statm", "cannot be read");
+    fclose(f);
+    return pages * 4;
+}
+
+/* Ten thousand tokens take no more memory than a thousand. */
+static void check_leak(subject *x) {
+    enum { FIRST = 1000, LAST = 10000, LEAK_KIB = 256 };
+    ttx_residency_settings set =
+        stream_settings(x, x->all.smallest + (x->all.dense + x->all.experts) / 2);
+    rig r = rig_open(&x->t, &(rig_settings){.n_threads = 1, .isa = -1, .residency = &set});
+    ttx_session *s = session(&r);
+    ttx_err err = {0};
+    size_t before = 0;
+    for (int i = 0; i < LAST; i++) {
+        if (i % N == 0) ttx_session_rewind(s, 0);
+        if (i == FIRST) before = resident_kib();
+        if (ttx_session_eval(s, x->tokens + i % N, 1, TTX_EXACT, TTX_WANT_LAST, &err))
+            rig_die(x->name, err.msg);
+    }
+    size_t after = resident_kib();
+    if (after > before + LEAK_KIB) {
+        failures++;
+        printf("%s: %zu KiB after %d tokens, %zu after %d\n", x->name, before, FIRST, after, LAST);
+    }
+    ttx_session_close(s);
+    rig_close(&r);
+}
+
 int main(void) {
     static const char *const names[] = {"llama",   "gemma3",   "qwen2",    "gpt-oss",
                                         "mixtral", "qwen3moe", "qwen2moe", "split"};
@@ -327,6 +361,7 @@ int main(void) {
         check_refusals(&x);
         check_limit(&x);
         check_no_room(&x);
+        if (i == 0 || i == 4) check_leak(&x);
         finish(&x);
     }
     printf("%d failures\n", failures);
