@@ -1,11 +1,12 @@
 /* fuzz_trace.c -- readers of traces on damaged ones.
  *
  * A good trace is built here; the input is a list of edits of it, so that checksums can be made
- * right again afterwards and damage reaches what lies behind them. Readers, check and every export
- * must return, with or without an error. With libFuzzer, or with a main of its own that makes edits
- * up: fuzz_trace_edits [ROUNDS [SEED]]
+ * right again afterwards and damage reaches what lies behind them. Readers, check, every export and
+ * every report must return, with or without an error. With libFuzzer, or with a main of its own
+ * that makes edits up: fuzz_trace_edits [ROUNDS [SEED]]
  */
 #include "export.h"
+#include "report.h"
 #include "trace_check.h"
 #include "trace_file.h"
 
@@ -41,6 +42,22 @@ static const char pattern_text[] =
     "{\"model_hash\":\"x\",\"per_token_pattern\":[{\"tensor_idx\":0},{\"tensor_idx\":1},"
     "{\"tensor_idx\":2,\"n_expert\":4,\"n_expert_used\":2},"
     "{\"tensor_idx\":3,\"n_expert\":4,\"n_expert_used\":1}]}";
+
+static const char stats_text[] = "idx,name,accesses,bytes\n0,token_embd.weight,3,6400\n"
+                                 "2,blk.1.ffn_up_exps.weight,2,200\n4,cache_k_l0,7,70\n,,9,99\n";
+static const char blocks_text[] =
+    "time_ns,shard,file_offset,size_bytes,tensor_name,layer_id,expert_id\n"
+    "-5,0,512,512,token_embd.weight,,\n700,0,7100,100,blk.1.ffn_up_exps.weight,1,1\n";
+static const char tokens_text[] = "token_id,vocab_id,text,phase,batch,start_ns,end_ns\n"
+                                  "3,2,\"a \"\"b\"\", c\",GENERATE,0,1000,9000\n";
+
+/* What can be edited: the records, and files of text. */
+enum { F_RECORDS, F_META, F_PATTERN, F_STATS, F_BLOCKS, F_TOKENS, FILES };
+static const char *const names[FILES] = {TTX_TRACE_RECORDS,     TTX_TRACE_META,
+                                         "access_pattern.json", "tensor_stats.csv",
+                                         "block_reads.csv",     "tokens.csv"};
+static const char *const texts[FILES] = {NULL,       meta_text,   pattern_text,
+                                         stats_text, blocks_text, tokens_text};
 
 static ttx_record make(uint32_t tensor, uint16_t layer, uint64_t offset, uint64_t size) {
     return (ttx_record){.timestamp_ns = 1000 + offset,
@@ -128,8 +145,7 @@ static void put_file(const char *name, const void *data, size_t n) {
 }
 
 static void remove_home(void) {
-    static const char *const names[] = {TTX_TRACE_META, TTX_TRACE_RECORDS, "access_pattern.json"};
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < FILES; i++) {
         char path[100];
         snprintf(path, sizeof path, "%s/%s", home, names[i]);
         unlink(path);
@@ -137,7 +153,23 @@ static void remove_home(void) {
     rmdir(home);
 }
 
-static void read_everything(void) {
+static void report_everything(FILE *out) {
+    ttx_report_settings set = ttx_report_default_settings();
+    ttx_report *r;
+    ttx_err err = {0};
+    set.ram = 700;
+    if (ttx_report_open(&r, home, &set, &err)) return;
+    ttx_report *two[] = {r, r};
+    ttx_report_statistics(r, out);
+    ttx_report_html(r, out);
+    ttx_report_hints_json(r, out);
+    ttx_report_hints_print(r, out);
+    ttx_report_compare_print(two, 2, out);
+    ttx_report_compare_html(two, 2, out);
+    ttx_report_free(r);
+}
+
+static void read_everything(bool report) {
     static ttx_trace_summary summary;
     ttx_trace_meta m;
     ttx_err err = {0};
@@ -152,6 +184,7 @@ static void read_everything(void) {
             err = (ttx_err){0};
             ttx_export(&m, &set, out, text, &cut, &err);
         }
+    if (out && report) report_everything(out);
     if (out) fclose(out);
     ttx_trace_meta_free(&m);
 }
@@ -162,9 +195,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static uint8_t file[MAX_FILE];
     if (!made && !(made = mkdtemp(home) != NULL)) abort();
     if (!size) return 0;
-    int which = data[0] % 3;
-    const char *text = which == 1 ? meta_text : pattern_text;
-    size_t n = which ? (size_t)(stpcpy((char *)file, text) - (char *)file) : good_records(file);
+    int which = data[0] % FILES;
+    size_t n =
+        which ? (size_t)(stpcpy((char *)file, texts[which]) - (char *)file) : good_records(file);
     if (!which) reseal(file, n);
     for (size_t i = 1; i + 5 <= size && n; i += 5) {
         size_t at = (data[i] | (size_t)data[i + 1] << 8) % n;
@@ -181,23 +214,27 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             memset(file + at, data[i + 3], 8);
     }
     if (!which && data[0] >= 64) reseal(file, n);
-    put_file(TTX_TRACE_META, meta_text, strlen(meta_text));
-    put_file("access_pattern.json", pattern_text, strlen(pattern_text));
+    for (int i = F_META; i < FILES; i++) put_file(names[i], texts[i], strlen(texts[i]));
+    if (which == F_STATS) { /* read at that level only */
+        char meta[sizeof meta_text + 8], *level;
+        strcpy(meta, meta_text);
+        if (!(level = strstr(meta, "\"head\""))) abort();
+        memmove(level + 7, level + 6, strlen(level + 6) + 1);
+        memcpy(level, "\"stats\"", 7);
+        put_file(TTX_TRACE_META, meta, strlen(meta));
+    }
     uint8_t good[2048];
     size_t n_good = good_records(good);
     reseal(good, n_good);
     put_file(TTX_TRACE_RECORDS, good, n_good);
-    put_file(which == 0   ? TTX_TRACE_RECORDS
-             : which == 1 ? TTX_TRACE_META
-                          : "access_pattern.json",
-             file, n);
-    read_everything();
+    put_file(names[which], file, n);
+    read_everything(which >= F_STATS || size % 2);
     return 0;
 }
 
 #ifdef FUZZ_OWN_MAIN
 int main(int argc, char **argv) {
-    long rounds = argc > 1 ? strtol(argv[1], NULL, 10) : 2000;
+    long rounds = argc > 1 ? strtol(argv[1], NULL, 10) : 1000;
     uint64_t x = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
     static ttx_trace_summary s;
     ttx_trace_meta m;
@@ -215,7 +252,7 @@ int main(int argc, char **argv) {
             x = x * 6364136223846793005u + 1442695040888963407u;
             data[k] = (uint8_t)(x >> 56);
         }
-        LLVMFuzzerTestOneInput(data, 1 + 5 * (size_t)(1 + data[63] % 12));
+        LLVMFuzzerTestOneInput(data, 1 + (size_t)(data[62] & 1) + 5 * (size_t)(1 + data[63] % 12));
     }
     remove_home();
     return 0;
