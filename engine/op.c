@@ -41,7 +41,6 @@ void op_launch(ttx_step *s, ttx_op_kind op, operand *v, int64_t n, launch_fn run
     ttx_residency *r = s->rt->residency;
     bool traced = ttx_trace_on(s->rt->trace);
     if (traced && s->rt->trace->level == TTX_LEVEL_IO) op_trace_probe(s, v, n);
-    uint64_t start = traced ? ttx_trace_now(s->rt->trace) : 0;
     int64_t held = 0;
     ttx_lease lease;
     for (int64_t i = 0; i < n; i++) /* rows that are not in memory are read side by side */
@@ -50,6 +49,8 @@ void op_launch(ttx_step *s, ttx_op_kind op, operand *v, int64_t n, launch_fn run
         if (lease.state) v[held].residency = (uint8_t)lease.state;
         v[held++].p = lease.p;
     }
+    /* Waiting for bytes is no part of the launch: in a trace it is the time before it. */
+    uint64_t start = traced ? ttx_trace_now(s->rt->trace) : 0;
     if (held == n) run(s, v, ctx);
     if (held == n && traced) op_trace(s, op, v, n, start);
     while (held > 0) ttx_residency_release(r, v[--held].range);
