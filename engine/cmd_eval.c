@@ -272,9 +272,8 @@ static int run(const void *arg, ttx_err *err) {
     ttx_engine e = {0};
     ttx_session *s = NULL;
     job j = {0};
-    sinks k = {.interrupted = ttx_catch_interrupt(),
-               .logits_path = set->logits,
-               .ref_path = set->compare};
+    sinks k = {
+        .interrupted = ttx_catch_interrupt(), .logits_path = set->logits, .ref_path = set->compare};
     ttx_outfile out = {0};
     if (!set->file == !set->tokens)
         return ttx_fail(err, TTX_E_USAGE, "eval: expected one of -f and --tokens");

@@ -169,8 +169,8 @@ static int read_hints(ttx_engine *e, const ttx_engine_args *a, ttx_err *err) {
     const char *const paths[] = {a->hints, a->pattern};
     int rc = TTX_OK;
     for (int i = 0; i < 2 && !rc; i++) {
-        char *text;
-        size_t n;
+        char *text = NULL;
+        size_t n = 0;
         if (!paths[i]) continue;
         if ((rc = ttx_read_file(paths[i], MAX_HINTS, &text, &n, err))) return rc;
         rc = (i ? ttx_pattern_read : ttx_hints_read)(&e->hints, e->model, text, n, paths[i], err);

@@ -66,7 +66,7 @@ void ttx_engine_args_defaults(ttx_engine_args *a);
 /* Option rows; put them after TTX_OPT_MODEL and the command's own. `default_ctx`: words for it. */
 #define TTX_OPTS_ENGINE(default_ctx) \
     {"-c, --ctx-size", OPT_U32, TTX_ARG(n_ctx), "N", "context size in tokens; 0: as trained", .max = 1 << 30, \
-     .shown_default = default_ctx, .group = "Engine"}, \
+     .shown_default = (default_ctx), .group = "Engine"}, \
     {"-t, --threads", OPT_INT, TTX_ARG(n_threads), "N", "threads", .min = -1, .max = 1024, \
      .shown_default = "every core"}, \
     {"-tb, --threads-batch", OPT_INT, TTX_ARG(n_threads_batch), "N", \
