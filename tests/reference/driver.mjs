@@ -4,7 +4,7 @@
 // them). Raw logits are taken from llama.cpp's own sampler interface before any sampler touches
 // them; the log-softmax is done here in double precision, so that nothing underflows and no
 // temperature, top-k or penalty can slip in. Non-goals: speed, sampling, chat.
-import { readFileSync, writeFileSync, openSync, writeSync, closeSync, mkdtempSync, rmSync, symlinkSync, existsSync } from "node:fs";
+import { readFileSync, writeFileSync, openSync, writeSync, closeSync, mkdtempSync, rmSync, symlinkSync, existsSync, renameSync } from "node:fs";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -290,7 +290,9 @@ async function runJob(argv) {
         if (values[key] == null)
             fail(`${name}: --${key} is missing`);
     values.threads = Number(values.threads);
-    await run(values);
+    const part = `${values.out}.part`; // a file that is there is whole
+    await run({ ...values, out: part });
+    renameSync(part, values.out);
 }
 
 const argv = process.argv.slice(2);

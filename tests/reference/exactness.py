@@ -51,7 +51,7 @@ N_TWIN = 96          # positions of the twin comparison
 N_QUANT = 1000       # pooled positions of a quantised type
 N_EXPERTS = 600      # positions of a prompt of a model with experts: more than any attention window
 N_PROMPTS_EXPERTS = 3  # of them a seed: near ties of routers make the spread wide
-LONG = (4096, 4396)  # positions of the long text: past the original context of gpt-oss
+LONG = (4096, 4596)  # positions of the long text: past the original context of gpt-oss
 TIE = 1e-5           # two router logits nearer than this are a tie that rounding decides
 N_PROMPTS, N_GREEDY = 20, 32
 N_VOCAB = 2048       # of the generated models
@@ -381,9 +381,9 @@ def main():
                 n_tokens, n_windows = N_EXPERTS, N_PROMPTS_EXPERTS
             name = f"{arch} {type_name}"
             jobs.append((name, run_small, (name, arch, type_name, seeds, n_tokens, n_windows)))
-    for seed, type_name in enumerate([] if opt.quick else EXPERTS["gpt-oss"]):
-        name = f"gpt-oss-long {type_name}"  # one variant a type: the second has 128 experts
-        jobs.append((name, run_small, (name, "gpt-oss", type_name, [seed % 3], LONG[1], 1, LONG[0])))
+    for type_name in [] if opt.quick else EXPERTS["gpt-oss"]:
+        name = f"gpt-oss-long {type_name}"
+        jobs.append((name, run_small, (name, "gpt-oss", type_name, range(3), LONG[1], 1, LONG[0])))
     jobs += [("smollm2", run_real, ("smollm2", N_TWIN if opt.quick else N_QUANT))]
     if not opt.quick:
         jobs += [("gemma3", run_real, ("gemma3", 400))]
