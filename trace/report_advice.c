@@ -53,7 +53,7 @@ static void rank_layers(const ttx_report *r, rp_advice *a) {
 static void order_qkv(const ttx_report *r, rp_advice *a) {
     uint16_t layer = TTX_REC_NO_LAYER;
     for (uint32_t i = 0; i < r->seq.n_base && a->n_qkv < sizeof a->qkv_order; i++) {
-        const ttx_trace_tensor *t = &r->meta.tensors[r->objects[r->seq.base[i]].tensor];
+        const ttx_trace_tensor *t = &r->meta.tensors[r->objects[r->seq.base[i] & ~RP_PART].tensor];
         if (!t->qkv || (layer != TTX_REC_NO_LAYER && t->layer != layer)) continue;
         layer = t->layer;
         if (!memchr(a->qkv_order, t->qkv, a->n_qkv)) a->qkv_order[a->n_qkv++] = t->qkv;

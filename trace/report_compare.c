@@ -87,7 +87,7 @@ static void compare_experts(const ttx_report *a, const ttx_report *b, pair *p) {
 }
 
 static const char *base_name(const ttx_report *r, uint32_t i) {
-    return r->meta.tensors[r->objects[r->seq.base[i]].tensor].name;
+    return r->meta.tensors[r->objects[r->seq.base[i] & ~RP_PART].tensor].name;
 }
 
 static double compare_sequences(const ttx_report *a, const ttx_report *b) {

@@ -24,7 +24,8 @@ static void put_tensors(const ttx_report *r, rp_json *j) {
 /* The first decode token, as places in the list of tensors. */
 static void put_sequence(const ttx_report *r, rp_json *j) {
     rp_begin(j, "sequence", '[');
-    for (uint32_t i = 0; i < r->seq.n_base; i++) rp_u64(j, NULL, r->objects[r->seq.base[i]].tensor);
+    for (uint32_t i = 0; i < r->seq.n_base; i++)
+        rp_u64(j, NULL, r->objects[r->seq.base[i] & ~RP_PART].tensor);
     rp_end(j, ']');
 }
 

@@ -72,6 +72,7 @@ static void put_warm(const ttx_report *r, rp_json *j, const rp_advice *a) {
 static void put_prefetch(const ttx_report *r, rp_json *j) {
     rp_begin(j, "prefetch", '[');
     for (uint32_t i = 0; i < r->seq.n_base; i++) {
+        if (r->seq.base[i] & RP_PART) continue; /* which row depends on the token */
         rp_begin(j, NULL, '{');
         put_object(r, j, &r->objects[r->seq.base[i]]);
         rp_end(j, '}');

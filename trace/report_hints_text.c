@@ -143,7 +143,9 @@ static void print_pins(const ttx_report *r, const rp_advice *a, FILE *out) {
         fprintf(out, ", %.1f MiB\n", mib(o->size));
     }
     if (a->n_fit > 8) fprintf(out, "  ... and %u more (hints.json)\n", a->n_fit - 8);
-    fprintf(out, "Prefetch: %u ranges a token, in the order of hints.json\n", r->seq.n_base);
+    uint32_t whole = 0;
+    for (uint32_t i = 0; i < r->seq.n_base; i++) whole += !(r->seq.base[i] & RP_PART);
+    fprintf(out, "Prefetch: %u ranges a token, in the order of hints.json\n", whole);
 }
 
 void ttx_report_hints_print(const ttx_report *r, FILE *out) {

@@ -39,6 +39,7 @@ enum {
     RP_NONE = -1,
 };
 #define RP_NO_OBJECT UINT32_MAX
+#define RP_PART      (1u << 31)
 
 typedef struct rp_count {
     uint64_t n, bytes, ns;
@@ -135,7 +136,7 @@ typedef struct rp_sequence {
     uint32_t length, n_base;
     uint64_t n_token, same_tensors, same_objects;
     uint64_t jumps, base_jumps;
-    uint32_t *base; /* [RP_BASE] objects of the base token, in order */
+    uint32_t *base; /* [RP_BASE] objects of the base token, in order; RP_PART: single rows of one */
 } rp_sequence;
 
 typedef struct rp_head {

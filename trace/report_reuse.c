@@ -164,7 +164,7 @@ void rp_sequence_access(ttx_report *r, const rp_access *a) {
         if (u->has_prev && (a->at < u->prev_end || a->at - u->prev_end > RP_NEAR)) s->jumps++;
     }
     if (!s->n_token && s->phase == TTX_PHASE_GENERATE && s->length < RP_BASE)
-        s->base[s->length] = a->object;
+        s->base[s->length] = a->object | (a->whole ? 0 : RP_PART);
     s->tensors = mix(s->tensors, (uint64_t)a->tensor << 8 | a->op);
     s->objects = mix(s->objects, (uint64_t)a->object << 8 | a->op);
     s->length++;

@@ -86,10 +86,10 @@ def check_prefetch(name, h, file, meta):
     for a in file:
         if a["phase"] == 1 and a["token"] != first:
             break
-        if a["phase"] == 1:
+        if a["phase"] == 1 and a["op"] != rt.OP["GET_ROWS"]:
             base.append((a["tensor"], a["expert"] if "n_expert" in meta["tensors"][a["tensor"]] else None))
-    found = [{k: v for k, v in p.items() if k != "size_bytes"} for p in h["prefetch"]]
-    check(name + " prefetch", found, [place_of(k, meta) for k in base])
+    sizes = {k: meta["tensors"][k[0]]["size" if k[1] is None else "expert_bytes"] for k in base}
+    check(name + " prefetch", h["prefetch"], [dict(place_of(k, meta), size_bytes=sizes[k]) for k in base])
     qkv = [meta["tensors"][k[0]].get("qkv") for k in base if meta["tensors"][k[0]].get("layer") == 0]
     check(name + " order of attention", h["attention"]["order"], ["_QKVO"[q] for q in dict.fromkeys(qkv) if q])
 
