@@ -6,6 +6,9 @@
  * not let run in time is not waited for: it finds the task closed. Whoever waits spins for a
  * bounded time (a decode step launches the next task within microseconds) and then sleeps on a
  * futex.
+ *
+ * Each thread has a contiguous share of the items and takes chunks from its start on, so that what
+ * it reads from memory is one stream; when its share is done, it helps with the others'.
  */
 #include "pool.h"
 
@@ -27,18 +30,24 @@ enum { SPIN_STEPS = 4000 }; /* about 50 us: longer than the gap between two laun
 #define INSIDE (OPEN - 1)
 #define NUMBER (1ull << 32) /* the step from one task's number to the next */
 
+/* What is left of a thread's share: the first item that nobody has taken. */
+struct share {
+    _Alignas(64) _Atomic int64_t next;
+    int64_t end;
+};
+
 struct ttx_pool {
     int n_threads;
-    pthread_t *threads; /* n_threads - 1 of them */
+    pthread_t *threads;   /* n_threads - 1 of them */
+    struct share *shares; /* n_threads */
     /* The task. Written by the caller only while it is closed and nobody is inside. */
     ttx_task task;
     void *ctx;
-    int64_t n, chunk;
+    int64_t chunk;
     int active; /* workers with a lower index take part */
     bool stop;
     _Alignas(64) _Atomic uint64_t state;
-    _Alignas(64) _Atomic int64_t next; /* first item that nobody has taken */
-    _Alignas(64) atomic_int sleepers;  /* threads in futex_wait, or about to be */
+    _Alignas(64) atomic_int sleepers; /* threads in futex_wait, or about to be */
 };
 
 struct worker_arg {
@@ -74,11 +83,12 @@ static uint64_t wait_change(ttx_pool *p, uint64_t mask, uint64_t old) {
 }
 
 static void work(ttx_pool *p, int worker) {
-    for (;;) {
-        int64_t begin = atomic_fetch_add_explicit(&p->next, p->chunk, memory_order_relaxed);
-        if (begin >= p->n) return;
-        int64_t end = p->n - begin < p->chunk ? p->n : begin + p->chunk;
-        p->task(p->ctx, begin, end, worker);
+    for (int i = 0; i < p->active; i++) {
+        struct share *share = &p->shares[(worker + i) % p->active];
+        int64_t end = share->end, begin;
+        while ((begin = atomic_fetch_add_explicit(&share->next, p->chunk, memory_order_relaxed)) <
+               end)
+            p->task(p->ctx, begin, end - begin < p->chunk ? end : begin + p->chunk, worker);
     }
 }
 
@@ -105,7 +115,6 @@ static void *worker_main(void *arg) {
 }
 
 static void open_task(ttx_pool *p) {
-    atomic_store_explicit(&p->next, 0, memory_order_relaxed);
     uint64_t s = atomic_load_explicit(&p->state, memory_order_relaxed);
     atomic_store(&p->state, (s & ~(NUMBER - 1)) + NUMBER + OPEN);
     wake_sleepers(p, 1);
@@ -121,9 +130,15 @@ void ttx_pool_run(ttx_pool *p, int64_t n, int64_t chunk, int max_threads, ttx_ta
     }
     p->task = task;
     p->ctx = ctx;
-    p->n = n;
     p->chunk = chunk;
     p->active = active;
+    int64_t n_chunks = (n + chunk - 1) / chunk, begin = 0;
+    for (int i = 0; i < active; i++) {
+        int64_t end = i + 1 < active ? n_chunks * (i + 1) / active * chunk : n;
+        atomic_store_explicit(&p->shares[i].next, begin, memory_order_relaxed);
+        p->shares[i].end = end;
+        begin = end;
+    }
     open_task(p);
     work(p, 0);
     uint64_t s = atomic_fetch_and(&p->state, ~OPEN);
@@ -136,13 +151,17 @@ int ttx_pool_create(ttx_pool **out, int n_threads, ttx_err *err) {
         return ttx_fail(err, TTX_E_USAGE, "threads: expected at least 1, found %d", n_threads);
     ttx_pool *p = aligned_alloc(64, sizeof *p);
     pthread_t *threads = calloc((size_t)n_threads, sizeof *threads);
-    if (!p || !threads) {
+    struct share *shares = aligned_alloc(64, (size_t)n_threads * sizeof *shares);
+    if (!p || !threads || !shares) {
         free(p);
         free(threads);
+        free(shares);
         return ttx_fail_nomem(err, "thread pool", sizeof *p);
     }
     memset(p, 0, sizeof *p);
+    memset(shares, 0, (size_t)n_threads * sizeof *shares);
     p->threads = threads;
+    p->shares = shares;
     for (p->n_threads = 1; p->n_threads < n_threads; p->n_threads++) {
         struct worker_arg *arg = malloc(sizeof *arg);
         if (arg) *arg = (struct worker_arg){p, p->n_threads};
@@ -165,6 +184,7 @@ void ttx_pool_destroy(ttx_pool *p) {
     open_task(p);
     for (int i = 0; i < p->n_threads - 1; i++) pthread_join(p->threads[i], NULL);
     free(p->threads);
+    free(p->shares);
     free(p);
 }
 
