@@ -40,6 +40,7 @@ static void act_q16(const ttx_act *x, int64_t c0, int64_t c1) {
 void ttx_mm_avx512_init(ttx_kernels *k) {
     k->act_q16 = act_q16;
     ttx_dot_avx512_init(k);
+    ttx_dot_float_avx512_init(k);
 }
 
 void ttx_mm_vnni_init(ttx_kernels *k) {

@@ -15,22 +15,12 @@
 #define TTX_DOT_Q16_INT_H
 
 #include "quant_blocks.h"
-#include "mm_avx2_int.h"
+#include "rows_avx512_int.h"
 
 /* acc + the sums of four products, bytes of u (unsigned) by bytes of s; `wide`: u may exceed 127.
  * acc + the sums of two products of words. To be defined by the includer. */
 TTX_INLINE __m512i ttx_dot_bytes(__m512i acc, __m512i u, __m512i s, bool wide);
 TTX_INLINE __m512i ttx_dot_words(__m512i acc, __m512i a, __m512i b);
-
-enum {
-    ROWS = 4,
-    BAND = 64,          /* rows that stay in cache while the columns pass */
-    PREFETCH_AT = 8192, /* bytes beyond the next four rows */
-};
-
-/* A step of the rows' work. One step after the other for all rows, not one row after the other: the
- * CPU's schedulers hold about 64 instructions, which the chain of one row would fill. */
-#define EACH_ROW(i) _Pragma("GCC unroll 4") for (int i = 0; i < ROWS; i++)
 
 TTX_INLINE __m512i ttx_load512(const void *p) {
     return _mm512_loadu_si512(p);
@@ -55,16 +45,6 @@ TTX_INLINE __m512i bits(__m512i v, int by, int mask) {
     return _mm512_and_si512(v, m);
 }
 
-/* The place to prefetch from while four rows from w on are worked on: what comes after them, so
- * that memory sees one stream; into L2, as it is more than L1 holds. */
-TTX_INLINE const uint8_t *next_rows(const uint8_t *w, size_t row_bytes) {
-    return w + ROWS * row_bytes + PREFETCH_AT;
-}
-
-TTX_INLINE void prefetch_bytes(const uint8_t *p, size_t bytes) {
-    for (size_t i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T1);
-}
-
 TTX_INLINE __m512i zero512(void) {
     return _mm512_setzero_si512();
 }
@@ -79,12 +59,6 @@ typedef struct column {
 TTX_INLINE column column_of(const ttx_act *x, int64_t c) {
     return (column){x->q16 + c * x->k, x->d16 + c * ttx_q16_blocks(x->k),
                     x->sum16 + c * (x->k / 16)};
-}
-
-/* Four row pointers from r on; beyond r1 the last row again. */
-TTX_INLINE void four_rows(const uint8_t *w[ROWS], const ttx_mm *m, int64_t r, int64_t r1) {
-    for (int i = 0; i < ROWS; i++)
-        w[i] = m->w + (size_t)(r + i < r1 ? r + i : r1 - 1) * m->row_bytes;
 }
 
 TTX_INLINE void store_rows(const ttx_mm *m, int64_t c, int64_t r, int64_t r1,

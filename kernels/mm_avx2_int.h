@@ -17,6 +17,7 @@ void ttx_dequant_avx2_init(ttx_kernels *k);
 void ttx_gemm_avx2_init(ttx_kernels *k);
 void ttx_dot_avx512_init(ttx_kernels *k);
 void ttx_dot_vnni_init(ttx_kernels *k);
+void ttx_dot_float_avx512_init(ttx_kernels *k);
 
 /* ttx_kernels.dequant of this level. */
 typedef void (*ttx_dequant_fn)(float *dst, const void *src, int64_t n);

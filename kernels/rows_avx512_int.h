@@ -1,0 +1,37 @@
+/* rows_avx512_int.h -- how decoding walks through memory with AVX-512: rows four at a time, weights
+ * prefetched in memory's order.
+ *
+ * To be included by *_avx512.c and *_vnni.c only.
+ */
+#ifndef TTX_ROWS_AVX512_INT_H
+#define TTX_ROWS_AVX512_INT_H
+
+#include "mm_avx2_int.h"
+
+enum {
+    ROWS = 4,
+    BAND = 64,          /* rows that stay in cache while the columns pass */
+    PREFETCH_AT = 8192, /* bytes beyond the next four rows */
+};
+
+/* A step of the rows' work. One step after the other for all rows, not one row after the other: the
+ * CPU's schedulers hold about 64 instructions, which the chain of one row would fill. */
+#define EACH_ROW(i) _Pragma("GCC unroll 4") for (int i = 0; i < ROWS; i++)
+
+/* The place to prefetch from while four rows from w on are worked on: what comes after them, so
+ * that memory sees one stream; into L2, as it is more than L1 holds. */
+TTX_INLINE const uint8_t *next_rows(const uint8_t *w, size_t row_bytes) {
+    return w + ROWS * row_bytes + PREFETCH_AT;
+}
+
+TTX_INLINE void prefetch_bytes(const uint8_t *p, size_t bytes) {
+    for (size_t i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T1);
+}
+
+/* Four row pointers from r on; beyond r1 the last row again. */
+TTX_INLINE void four_rows(const uint8_t *w[ROWS], const ttx_mm *m, int64_t r, int64_t r1) {
+    for (int i = 0; i < ROWS; i++)
+        w[i] = m->w + (size_t)(r + i < r1 ? r + i : r1 - 1) * m->row_bytes;
+}
+
+#endif
