@@ -95,19 +95,16 @@ TTX_INLINE __m512i scale_words(__m512i acc, __m512i dot, const int8_t scale[16],
     return ttx_dot_words(acc, dot, _mm512_shuffle_epi8(s, at));
 }
 
-TTX_INLINE void dot_by_32(const super_type *t, __m512i acc[ROWS], const uint8_t *const w[ROWS],
-                          const super_act *a, const super_head *h) {
-    EACH_ROW(i) {
-        __m512i q[4];
-        t->quants(q, w[i]);
+TTX_INLINE __m512i dot_by_32(const __m512i q[4], const super_act *a, const int8_t scale[16]) {
+    __m512i acc = zero512();
 #pragma GCC unroll 4
-        for (int v = 0; v < 4; v++) {
-            __m512i dot = ttx_dot_bytes(zero512(), q[v], ttx_load512(a->hi + 64 * v), false);
-            dot = _mm512_slli_epi32(dot, 16);
-            dot = ttx_dot_bytes(dot, ttx_load512(a->lo + 64 * v), q[v], true);
-            acc[i] = scale_words(acc[i], dot, h->scale[i], BY_32, v / 2 * 4 + v % 2);
-        }
+    for (int v = 0; v < 4; v++) {
+        __m512i dot = ttx_dot_bytes(zero512(), q[v], ttx_load512(a->hi + 64 * v), false);
+        dot = _mm512_slli_epi32(dot, 16);
+        dot = ttx_dot_bytes(dot, ttx_load512(a->lo + 64 * v), q[v], true);
+        acc = scale_words(acc, dot, scale, BY_32, v / 2 * 4 + v % 2);
     }
+    return acc;
 }
 
 /* Of Q4_K: weights of four bits, in two vectors of 64 bytes. */
@@ -130,21 +127,36 @@ TTX_INLINE void dot_pairs(const super_type *t, __m512i acc[ROWS], const uint8_t 
     }
 }
 
-TTX_INLINE void dot_by_16(const super_type *t, __m512i acc[ROWS], const uint8_t *const w[ROWS],
-                          const super_act *a, const super_head *h) {
+TTX_INLINE __m512i dot_by_16(const __m512i q[4], const super_act *a, const int8_t scale[16]) {
     const __m512i piece = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 8, 8, 8, 8, 9, 9, 9, 9);
-    EACH_ROW(i) {
-        __m512i q[4], s = _mm512_cvtepi8_epi32(load128(h->scale[i]));
-        t->quants(q, w[i]);
+    __m512i acc = zero512(), s = _mm512_cvtepi8_epi32(load128(scale));
 #pragma GCC unroll 4
-        for (int g = 0; g < 4; g++) {
-            __m512i at = _mm512_add_epi32(piece, _mm512_set1_epi32(2 * g));
-            __m512i dot = ttx_dot_bytes(zero512(), q[g], ttx_load512(a->hi + 64 * g), false);
-            dot = _mm512_slli_epi32(dot, 8);
-            dot = ttx_dot_bytes(dot, ttx_load512(a->lo + 64 * g), q[g], true);
-            dot = _mm512_mullo_epi32(dot, _mm512_permutexvar_epi32(at, s));
-            acc[i] = _mm512_add_epi32(acc[i], dot);
-        }
+    for (int g = 0; g < 4; g++) {
+        __m512i at = _mm512_add_epi32(piece, _mm512_set1_epi32(2 * g));
+        __m512i dot = ttx_dot_bytes(zero512(), q[g], ttx_load512(a->hi + 64 * g), false);
+        dot = _mm512_slli_epi32(dot, 8);
+        dot = ttx_dot_bytes(dot, ttx_load512(a->lo + 64 * g), q[g], true);
+        dot = _mm512_mullo_epi32(dot, _mm512_permutexvar_epi32(at, s));
+        acc = _mm512_add_epi32(acc, dot);
+    }
+    return acc;
+}
+
+/* Adds the products of a block. */
+TTX_INLINE void dot_rows_super(const super_type *t, __m512 y[ROWS], const uint8_t *const w[ROWS],
+                               const super_act *a, const super_head *h) {
+    if (t->order == PAIRS) {
+        __m512i dot[ROWS] = {zero512(), zero512(), zero512(), zero512()};
+        dot_pairs(t, dot, w, a, h);
+        EACH_ROW(i)
+        y[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[i]), _mm512_set1_ps(h->d[2 * i]), y[i]);
+        return;
+    }
+    EACH_ROW(i) { /* whole rows: four times four vectors would not fit the registers */
+        __m512i q[4], dot;
+        t->quants(q, w[i]);
+        dot = t->order == BY_16 ? dot_by_16(q, a, h->scale[i]) : dot_by_32(q, a, h->scale[i]);
+        y[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_set1_ps(h->d[2 * i]), y[i]);
     }
 }
 
@@ -171,15 +183,7 @@ TTX_INLINE void super_rows(const super_type *t, __m512 y[ROWS], const uint8_t *c
         }
         for (int b = 0; b < m; b++, a++, d++, ahead += ROWS * t->bytes) {
             prefetch_bytes(ahead, ROWS * t->bytes);
-            __m512i dot[ROWS] = {zero512(), zero512(), zero512(), zero512()};
-            if (t->order == PAIRS)
-                dot_pairs(t, dot, w, a, &h[b]);
-            else if (t->order == BY_32)
-                dot_by_32(t, dot, w, a, &h[b]);
-            else
-                dot_by_16(t, dot, w, a, &h[b]);
-            EACH_ROW(i)
-            y[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[i]), _mm512_set1_ps(h[b].d[2 * i]), y[i]);
+            dot_rows_super(t, y, w, a, &h[b]);
             EACH_ROW(i) w[i] += t->bytes;
         }
     }
