@@ -2,7 +2,6 @@
 #include "engine_ram.h"
 
 #include "budget.h"
-#include "clock.h"
 #include "note.h"
 
 #include <stdlib.h>
@@ -14,8 +13,7 @@ enum {
     AUTO_SHARE = 16,
     PROGRAM_BYTES = 12 << 20, /* code, stacks, tables: measured, tests/prefetch holds it */
     HEADER_COPIES = 3,        /* the file's header as it is mapped, and the vocabulary made of it */
-    MAX_LIST = 16 << 20,      /* bytes of a list of tensors */
-    LIVE_NS = 1000000000      /* between two live lines */
+    MAX_LIST = 16 << 20       /* bytes of a list of tensors */
 };
 
 static double mib(uint64_t bytes) {
@@ -230,33 +228,6 @@ void ttx_ram_summary(const ttx_residency *r) {
             share(c.expert_hits, c.expert_uses), (unsigned long long)c.expert_uses,
             (unsigned long long)c.evictions, (unsigned long long)c.guesses,
             share(c.guesses_used, c.guesses), (unsigned long long)c.guesses_late);
-}
-
-void ttx_live_show(ttx_live *live, const ttx_residency *r, size_t n_tokens) {
-    uint64_t now = ttx_now_ns(), ns = now - live->at;
-    if (live->at && ns < LIVE_NS) return;
-    ttx_residency_counters c = ttx_residency_get_counters(r), was = live->count;
-    size_t n = n_tokens - live->n;
-    bool first = !live->at;
-    live->at = now;
-    live->n = n_tokens;
-    live->count = c;
-    if (first || !isatty(STDERR_FILENO) || isatty(STDOUT_FILENO)) return;
-    double s = (double)ns * 1e-9;
-    live->shown = true;
-    fprintf(stderr, "\r%zu tokens | %.2f t/s", n_tokens, (double)n / s);
-    if (ttx_residency_get_layout(r))
-        fprintf(stderr, " | hits %.0f %% | %.0f MB/s | waiting %.0f %%",
-                share(c.expert_hits - was.expert_hits + c.dense_hits - was.dense_hits,
-                      c.expert_uses - was.expert_uses + c.dense_uses - was.dense_uses),
-                (double)(c.bytes_read - was.bytes_read) * 1e-6 / s,
-                share(c.stall_ns - was.stall_ns, ns));
-    fprintf(stderr, "\033[K");
-}
-
-void ttx_live_clear(ttx_live *live) {
-    if (live->shown) fprintf(stderr, "\r\033[K");
-    live->shown = false;
 }
 
 typedef struct json_number {

@@ -36,18 +36,6 @@ void ttx_ram_plan_free(ttx_ram_plan *p);
 void ttx_ram_print(const ttx_residency_layout *l, const ttx_ram_needs *needs);
 void ttx_ram_summary(const ttx_residency *r);
 
-/* What a run does right now, once a second, in one line of the terminal on standard error that
- * overwrites itself; nothing if that is none, or if text is written to a terminal. All zeros is the
- * state before the first call. */
-typedef struct ttx_live {
-    uint64_t at; /* ns */
-    size_t n;
-    bool shown;
-    ttx_residency_counters count;
-} ttx_live;
-void ttx_live_show(ttx_live *live, const ttx_residency *r, size_t n_tokens);
-void ttx_live_clear(ttx_live *live);
-
 /* Adds an object "residency" with the layout and all counters; of a mapped model the counters
  * alone, and nothing if nothing was asked of the page cache. False if memory fails. */
 bool ttx_ram_json(cJSON *o, const ttx_residency *r);

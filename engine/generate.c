@@ -40,6 +40,41 @@ static void show_progress(size_t done, size_t n) {
         fprintf(stderr, "\rprompt %3zu %%%s", 100 * done / n, done == n ? "\r            \r" : "");
 }
 
+enum { LIVE_NS = 1000000000 }; /* between two live lines */
+
+static double share(uint64_t part, uint64_t all) {
+    return all ? 100.0 * (double)part / (double)all : 0;
+}
+
+/* Once a second one line on the terminal of standard error, which overwrites itself; nothing if
+ * that is none, or if the text goes to a terminal, which may be the same. */
+static void show_live(ttx_live *live, const ttx_residency *r, size_t n_tokens) {
+    uint64_t now = ttx_now_ns(), ns = now - live->at;
+    if (live->at && ns < LIVE_NS) return;
+    ttx_residency_counters c = ttx_residency_get_counters(r), was = live->count;
+    size_t n = n_tokens - live->n;
+    bool first = !live->at;
+    live->at = now;
+    live->n = n_tokens;
+    live->count = c;
+    if (first || !isatty(STDERR_FILENO) || isatty(STDOUT_FILENO)) return;
+    double s = (double)ns * 1e-9;
+    live->shown = true;
+    fprintf(stderr, "\r%zu tokens | %.2f t/s", n_tokens, (double)n / s);
+    if (ttx_residency_get_layout(r))
+        fprintf(stderr, " | hits %.0f %% | %.0f MB/s | waiting %.0f %%",
+                share(c.expert_hits - was.expert_hits + c.dense_hits - was.dense_hits,
+                      c.expert_uses - was.expert_uses + c.dense_uses - was.dense_uses),
+                (double)(c.bytes_read - was.bytes_read) * 1e-6 / s,
+                share(c.stall_ns - was.stall_ns, ns));
+    fprintf(stderr, "\033[K");
+}
+
+static void clear_live(ttx_live *live) {
+    if (live->shown) fprintf(stderr, "\r\033[K");
+    live->shown = false;
+}
+
 static void accept(ttx_gen *g, int32_t token) {
     ttx_sampler_accept(g->sampler, token);
     if (g->draft) ttx_draft_accept(g->draft, token);
@@ -161,9 +196,9 @@ static int generate(ttx_gen *g, uint64_t start, ttx_err *err) {
         size_t most = g->n_predict < 0 ? TTX_DRAFT_MAX : (size_t)(g->n_predict - made - 1);
         rc = decode_step(g, token, most, err);
         g->pending = -1;
-        ttx_live_show(&g->live, g->residency, g->stats.n_tokens);
+        show_live(&g->live, g->residency, g->stats.n_tokens);
     }
-    ttx_live_clear(&g->live);
+    clear_live(&g->live);
     drop_guesses(g);
     if (rc) return rc;
     size_t n = ttx_detok_flush(g->detok, &bytes);

@@ -7,7 +7,6 @@
 
 #include "draft.h"
 #include "engine_args.h"
-#include "engine_ram.h"
 #include "sampler.h"
 #include "tokenizer.h"
 
@@ -30,6 +29,14 @@ typedef struct ttx_gen_stats {
     float *step_ms;               /* [decode_n]; tokens of a batch share its time */
     ttx_stop stop;                /* why the last turn ended */
 } ttx_gen_stats;
+
+/* The line on the terminal that says how it goes. All zeros is the state before the first. */
+typedef struct ttx_live {
+    uint64_t at; /* ns */
+    size_t n;
+    bool shown;
+    ttx_residency_counters count;
+} ttx_live;
 
 typedef struct ttx_gen {
     /* Borrowed; set by the caller. */
