@@ -5,6 +5,7 @@
 #include <string.h>
 
 const char bench_kv_types[] = "f16|f32|q8_0";
+const char bench_prefetches[] = TTX_PREFETCH_CHOICES;
 const char bench_load_modes[] = "auto|mmap|mlock|stream|none";
 const char bench_isas[] = "auto|scalar|avx2|avx512|vnni|amx";
 

@@ -1,11 +1,13 @@
 /* bench_int.h -- the parts of `ttx bench`: what is asked, what one test is, what came of it.
  *
- *     options --bench_args--> lists --cmd_bench--> one test at a time --bench_run--> result
- *     result + limits --bound--> share of the machine --bench_out--> a row of output
+ *     options --bench_args, bench_settings--> lists --cmd_bench--> one test at a time
+ * --bench_run--> result result + limits --bound--> share of the machine --bench_out--> a row of
+ * output
  */
 #ifndef BENCH_INT_H
 #define BENCH_INT_H
 
+#include "bench_ram.h"
 #include "engine_args.h"
 #include "limits.h"
 #include "result_row.h"
@@ -34,7 +36,38 @@ int bench_parse_names(bench_values *out, const ttx_opt_list *given, const char *
 /* Item i of "a|b|c", into buf; returns buf. */
 const char *bench_choice(const char *choices, int32_t i, char buf[16]);
 
-extern const char bench_kv_types[], bench_load_modes[], bench_isas[];
+extern const char bench_kv_types[], bench_load_modes[], bench_isas[], bench_prefetches[];
+
+/* ---- what was asked (bench_settings.c) ---- */
+
+typedef struct bench_settings {
+    ttx_engine_args engine; /* what is the same in every test; the lists replace the rest */
+    ttx_opt_list models, n_prompt, n_gen, pg, n_depth, n_ubatch, n_threads, k_type, v_type;
+    ttx_opt_list load_mode, isa, ram, prefetch;
+    const char *text;
+    uint32_t n_reps, delay_s, n_warm_up, max_s;
+    uint64_t mem_limit;
+    int32_t format;
+    bool no_warm_up, no_limits, progress, roofline, cold, ladder;
+} bench_settings;
+
+/* The lists, read. */
+typedef struct bench_matrix {
+    bench_values n_prompt, n_gen, pg, n_depth, n_ubatch, n_threads, k_type, v_type, load_mode, isa;
+    bench_values prefetch;
+    ram_setup setups[BENCH_MAX_VALUES]; /* how models are opened */
+    int n_setups;
+    char *rams;                        /* what the setups' budgets point into */
+    int32_t n_warm_up;                 /* tokens */
+    int32_t most_threads, most_tokens; /* of one test, its depth aside */
+} bench_matrix;
+
+/* Reads the lists and makes the setups; the caller frees x->rams. Errors: TTX_E_USAGE,
+ * TTX_E_RUNTIME. */
+int bench_read_matrix(bench_matrix *x, const bench_settings *set, ttx_err *err);
+/* Whether an option of 'Beyond RAM' was given. */
+bool bench_is_beyond(const bench_settings *set);
+int32_t bench_greatest(const bench_values *v);
 
 /* ---- one test (bench_run.c) ---- */
 
@@ -55,18 +88,27 @@ typedef struct bench_result {
     double bound_ts;                       /* 0: unknown */
     double bytes_per_token, ops_per_token; /* what the bound rests on */
     char started[24];                      /* UTC, ISO 8601 */
+    const ram_result *ram;                 /* NULL: not a test beyond RAM. Borrowed */
 } bench_result;
 
 typedef struct bench_how {
     int n_reps;
     bool warm_up;
-    uint32_t delay_s; /* before each repetition */
+    int32_t n_warm_up;   /* tokens that a warm-up decodes */
+    bool go_on;          /* repetitions begin where the warm-up ended, not before it */
+    double max_s;        /* of decoding: a test that takes longer has fewer tokens; 0: no limit */
+    uint32_t delay_s;    /* before each repetition */
+    const int32_t *text; /* [n_text] tokens to take turns with; NULL: random ones */
+    size_t n_text;
+    void (*mark)(void *ctx, bool begin); /* around each repetition; may be NULL */
+    void *mark_ctx;
     const volatile sig_atomic_t *interrupted;
     void (*progress)(void *ctx, const bench_test *t, int rep, double ts); /* ts of the last rep */
     void *progress_ctx;
 } bench_how;
 
-/* Runs one test in a session that has room for it. Errors: TTX_E_RUNTIME, TTX_E_INTERRUPTED. */
+/* Runs one test in a session that has room for it. Tests beyond RAM may end early: then
+ * r->test.n_gen says how many tokens there were. Errors: TTX_E_RUNTIME, TTX_E_INTERRUPTED. */
 int bench_run(bench_result *r, ttx_session *s, uint32_t n_vocab, const bench_test *t,
               const bench_how *how, ttx_err *err);
 void bench_result_free(bench_result *r);

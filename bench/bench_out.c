@@ -16,7 +16,7 @@
 
 typedef struct row {
     result_row r;
-    char type[64], k_type[16], v_type[16], load_mode[16];
+    char type[64], k_type[16], v_type[16], load_mode[16], prefetch[16];
     double *ns, *ts, *ttft; /* [n_reps] */
 } row;
 
@@ -94,6 +94,14 @@ static void put_results(row *r, const bench_subject *s, const bench_result *b) {
     result_real(&r->r, "step_ms_p99", bench_step_quantile(b, 0.99));
 }
 
+/* Beyond RAM the limits are the disk's; of memory nothing is known. */
+static void put_ram(row *r, const bench_result *b) {
+    const ram_setup *set = b->ram->setup;
+    bench_choice(bench_prefetches, set->prefetch, r->prefetch);
+    result_text(&r->r, "prefetch", r->prefetch);
+    ram_put(&r->r, b->ram);
+}
+
 static int make_row(row *r, const bench_out *o, const bench_subject *s, const bench_result *b,
                     ttx_err *err) {
     size_t n = (size_t)b->n_reps;
@@ -109,6 +117,7 @@ static int make_row(row *r, const bench_out *o, const bench_subject *s, const be
     describe_model(s->model, r->type, sizeof r->type);
     put_setup(r, o, s, &b->test);
     put_results(r, s, b);
+    if (b->ram) put_ram(r, b);
     return TTX_OK;
 }
 
@@ -166,6 +175,21 @@ static void print_md(bench_out *o, const bench_subject *s, const row *r, const b
             bench_test_name(&b->test, test), speed, limit, share, step, ttft);
 }
 
+static void print_ram_md(bench_out *o, const row *r, const bench_result *b) {
+    const ram_setup *set = b->ram->setup;
+    char test[64], setup[64];
+    double step[3] = {bench_step_quantile(b, 0.5), bench_step_quantile(b, 0.95),
+                      bench_step_quantile(b, 0.99)};
+    if (*set->step)
+        snprintf(setup, sizeof setup, "%s %s %s", r->load_mode, set->ram ? set->ram : "",
+                 set->step);
+    else
+        snprintf(setup, sizeof setup, "%s %s prefetch %s", r->load_mode, set->ram ? set->ram : "",
+                 r->prefetch);
+    ram_print_md(o->to, r->type, setup, bench_test_name(&b->test, test),
+                 bench_spread_of(r->ts, b->n_reps).median, step, b->ram, !o->n_rows);
+}
+
 /* ---- a whole output ---- */
 
 static void read_cpu_name(char *buf, size_t size) {
@@ -191,7 +215,9 @@ int bench_out_row(bench_out *o, const bench_subject *s, const bench_result *b, t
     row r;
     int rc = make_row(&r, o, s, b, err);
     if (rc) return rc;
-    if (o->format == RESULT_MD)
+    if (o->format == RESULT_MD && b->ram)
+        print_ram_md(o, &r, b);
+    else if (o->format == RESULT_MD)
         print_md(o, s, &r, b);
     else
         rc = result_print(o->to, o->format, "ttx_bench", &r.r, o->n_rows, err);

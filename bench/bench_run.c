@@ -1,4 +1,5 @@
-/* bench_run.c -- runs one test: random tokens, the same in every run; nothing is sampled.
+/* bench_run.c -- runs one test: random tokens or those of a text, the same in every run; nothing is
+ * sampled.
  *
  * What is timed is evaluation alone, as llama-bench does. The positions before the test (its depth)
  * are evaluated once and kept: a repetition rewinds to them.
@@ -18,11 +19,14 @@ typedef struct runner {
     const bench_how *how;
     uint32_t n_vocab;
     uint64_t random;
+    size_t at_text;
+    uint32_t base;   /* position at which repetitions begin */
     int32_t *tokens; /* [longest run of tokens] */
 } runner;
 
 /* Knuth's MMIX generator: fixed, so that every run and every build sees the same tokens. */
 static int32_t draw(runner *r) {
+    if (r->how->n_text) return r->how->text[r->at_text++ % r->how->n_text];
     r->random = r->random * 6364136223846793005u + 1442695040888963407u;
     return (int32_t)((r->random >> 33) % r->n_vocab);
 }
@@ -41,39 +45,55 @@ static int eval_prompt(runner *r, int32_t n, ttx_err *err) {
     return TTX_OK;
 }
 
-/* Decodes n tokens; step_ms (may be NULL) receives the time of each. */
-static int eval_steps(runner *r, int32_t n, float *step_ms, ttx_err *err) {
-    for (int32_t i = 0; i < n; i++) {
+/* Decodes n tokens, or at least one within max_s (0: all); *done: how many. step_ms (may be NULL)
+ * receives the time of each. */
+static int eval_steps(runner *r, int32_t n, double max_s, int32_t *done, float *step_ms,
+                      ttx_err *err) {
+    uint64_t begin = ttx_now_ns();
+    for (*done = 0; *done < n; ++*done) {
         if (*r->how->interrupted) return TTX_E_INTERRUPTED;
         int32_t token = draw(r);
         uint64_t start = ttx_now_ns();
+        if (*done && max_s > 0 && (double)(start - begin) * 1e-9 > max_s) break;
         int rc = ttx_session_eval(r->s, &token, 1, TTX_EXACT, TTX_WANT_LAST, err);
         if (rc) return rc;
-        if (step_ms) step_ms[i] = (float)((double)(ttx_now_ns() - start) * 1e-6);
+        if (step_ms) step_ms[*done] = (float)((double)(ttx_now_ns() - start) * 1e-6);
     }
     return TTX_OK;
 }
 
 static int warm_up(runner *r, ttx_err *err) {
     const bench_test *t = r->t;
-    int32_t n = t->n_prompt < t->n_ubatch ? t->n_prompt : t->n_ubatch;
+    int32_t n = t->n_prompt < t->n_ubatch ? t->n_prompt : t->n_ubatch, done;
     int rc = eval_prompt(r, n, err);
-    if (!rc && t->n_gen) rc = eval_steps(r, 1, NULL, err);
+    if (!rc && t->n_gen) rc = eval_steps(r, r->how->n_warm_up, r->how->max_s / 4, &done, NULL, err);
+    if (r->how->go_on) r->base = ttx_session_pos(r->s);
     return rc;
 }
 
-static int repeat(runner *r, bench_result *out, ttx_err *err) {
+static void mark(const runner *r, bool begin) {
+    if (r->how->mark) r->how->mark(r->how->mark_ctx, begin);
+}
+
+/* *over: there was no time for all tokens, and there is none for another repetition. */
+static int repeat(runner *r, bench_result *out, bool *over, ttx_err *err) {
     const bench_test *t = r->t;
     int i = out->n_reps;
-    ttx_session_rewind(r->s, (uint32_t)t->n_depth);
+    int32_t done;
+    ttx_session_rewind(r->s, r->base);
     if (r->how->delay_s) nanosleep(&(struct timespec){.tv_sec = r->how->delay_s}, NULL);
+    mark(r, true);
     uint64_t start = ttx_now_ns();
     int rc = eval_prompt(r, t->n_prompt, err);
     out->ttft_ns[i] = ttx_now_ns() - start;
-    if (!rc) rc = eval_steps(r, t->n_gen, out->step_ms + out->n_steps, err);
+    if (!rc) rc = eval_steps(r, t->n_gen, r->how->max_s, &done, out->step_ms + out->n_steps, err);
     if (rc) return rc;
     out->ns[i] = ttx_now_ns() - start;
-    out->n_steps += (size_t)t->n_gen;
+    *over = done < t->n_gen;
+    if (*over && i) return TTX_OK; /* repetitions are of the same length: this one does not count */
+    mark(r, false);
+    out->test.n_gen = done;
+    out->n_steps += (size_t)done;
     out->n_reps++;
     return TTX_OK;
 }
@@ -98,7 +118,9 @@ static int ascending(const void *a, const void *b) {
 
 int bench_run(bench_result *out, ttx_session *s, uint32_t n_vocab, const bench_test *t,
               const bench_how *how, ttx_err *err) {
-    runner r = {.s = s, .t = t, .how = how, .n_vocab = n_vocab, .random = 1};
+    runner r = {
+        .s = s, .t = t, .how = how, .n_vocab = n_vocab, .random = 1, .base = (uint32_t)t->n_depth};
+    bool over = false;
     *out = (bench_result){.test = *t};
     time_t now = time(NULL);
     struct tm utc;
@@ -109,8 +131,8 @@ int bench_run(bench_result *out, ttx_session *s, uint32_t n_vocab, const bench_t
     if (ttx_session_pos(s) > (uint32_t)t->n_depth) ttx_session_rewind(s, (uint32_t)t->n_depth);
     rc = eval_prompt(&r, t->n_depth - (int32_t)ttx_session_pos(s), err);
     if (!rc && how->warm_up) rc = warm_up(&r, err);
-    while (!rc && out->n_reps < how->n_reps) {
-        rc = repeat(&r, out, err);
+    while (!rc && !over && out->n_reps < how->n_reps) {
+        rc = repeat(&r, out, &over, err);
         if (!rc && how->progress)
             how->progress(how->progress_ctx, t, out->n_reps, bench_ts(out, out->n_reps - 1));
     }

@@ -5,10 +5,14 @@
  * what the machine was measured to do just before.
  */
 #include "bench_int.h"
+#include "engine_ram.h"
+#include "mem_group.h"
+#include "page_drop.h"
 
 #include "models.h"
 #include "pool.h"
 #include "roofline.h"
+#include "tokenizer.h"
 
 #include <errno.h>
 #include <ftw.h>
@@ -17,24 +21,9 @@
 #include <string.h>
 #include <unistd.h>
 
-typedef struct settings {
-    ttx_engine_args engine; /* what is the same in every test; the lists replace the rest */
-    ttx_opt_list models, n_prompt, n_gen, pg, n_depth, n_ubatch, n_threads, k_type, v_type;
-    ttx_opt_list load_mode, isa;
-    uint32_t n_reps, delay_s;
-    int32_t format;
-    bool no_warm_up, no_limits, progress, roofline;
-} settings;
-
-/* The lists, read. */
-typedef struct matrix {
-    bench_values n_prompt, n_gen, pg, n_depth, n_ubatch, n_threads, k_type, v_type, load_mode, isa;
-    int32_t most_threads, most_tokens; /* of one test, its depth aside */
-} matrix;
-
 typedef struct bench {
-    const settings *set;
-    matrix x;
+    const bench_settings *set;
+    bench_matrix x;
     bench_how how;
     ttx_limits limits; /* the best seen so far */
     ttx_limits before; /* measured last */
@@ -43,6 +32,13 @@ typedef struct bench {
     int n_engines;  /* that will be opened, one after the other */
     char trace[64]; /* --roofline: a directory for the time of the run */
     bool show;
+    /* Of tests beyond RAM. */
+    bool beyond;
+    ram_watch watch;
+    ram_result ram;
+    ttx_disk disk;
+    double base_ts, base_mb; /* of the ladder's last baseline */
+    int32_t *text;
 } bench;
 
 static void show_progress(void *ctx, const bench_test *t, int rep, double ts) {
@@ -71,6 +67,29 @@ static ttx_engine_args common_args(const bench *b) {
     return args;
 }
 
+/* What else came of a test, and against the ladder's baseline. */
+static int measure_ram(bench *b, bench_result *r, ttx_err *err) {
+    ram_result *ram = &b->ram;
+    double n = (double)r->n_reps * (r->test.n_prompt + r->test.n_gen), seconds = 0;
+    for (int i = 0; i < r->n_reps; i++) seconds += (double)r->ns[i] * 1e-9;
+    int rc = ram_watch_result(&b->watch, ram, &b->disk, n, seconds, err);
+    if (rc) return rc;
+    double ts = n / seconds;
+    if (r->test.n_prompt) ram->reread = NAN; /* a prompt's routes are not recorded */
+    ram->group_peak = b->set->mem_limit ? (double)mem_group_peak() : NAN;
+    ram->change_mb = ram->change_ms = ram->change_ts = NAN;
+    if (strcmp(ram->setup->step, "baseline") == 0) {
+        b->base_ts = ts;
+        b->base_mb = ram->mb_token;
+    } else if (*ram->setup->step && b->base_ts > 0) {
+        ram->change_mb = ram->mb_token - b->base_mb;
+        ram->change_ms = 1e3 / ts - 1e3 / b->base_ts;
+        ram->change_ts = ts / b->base_ts - 1;
+    }
+    r->ram = ram;
+    return TTX_OK;
+}
+
 static int run_test(bench *b, ttx_session *s, bench_test t, ttx_err *err) {
     bench_result r = {0};
     const ttx_model *m = b->engine.model;
@@ -78,10 +97,11 @@ static int run_test(bench *b, ttx_session *s, bench_test t, ttx_err *err) {
     int rc = bench_run(&r, s, m->hp.n_vocab, &t, &b->how, err);
     hide_progress(b);
     ttx_limits after = b->before;
-    if (!rc && !b->set->no_limits) rc = ttx_limits_again(&after, err);
+    if (!rc && !b->set->no_limits && !b->beyond) rc = ttx_limits_again(&after, err);
     ttx_limits around = ttx_limits_best(&b->before, &after);
     b->limits = ttx_limits_best(&b->limits, &after);
     b->before = after;
+    if (!rc && b->beyond) rc = measure_ram(b, &r, err);
     if (!rc && !b->set->roofline) rc = bench_bound(&r, m, &around, err);
     bench_subject subject = {m, &around, b->engine.rt.isa};
     if (!rc && !b->set->roofline) rc = bench_out_row(&b->out, &subject, &r, err);
@@ -91,10 +111,14 @@ static int run_test(bench *b, ttx_session *s, bench_test t, ttx_err *err) {
 
 /* All tests that differ in their tokens alone share a session, and the positions before them. */
 static int run_session(bench *b, bench_test t, ttx_err *err) {
-    const matrix *x = &b->x;
+    const bench_matrix *x = &b->x;
     ttx_session *s = NULL;
     ttx_engine_args args = common_args(b);
     args.n_ctx = (uint32_t)(t.n_depth + x->most_tokens);
+    if (b->beyond) { /* as the memory was planned for */
+        args.n_ctx = (uint32_t)(bench_greatest(&x->n_depth) + x->most_tokens);
+        args.ram = b->ram.setup->ram;
+    }
     args.n_ubatch = (uint32_t)t.n_ubatch;
     args.n_threads = t.n_threads;
     args.k_type = t.k_type;
@@ -148,31 +172,114 @@ static int show_roofline(const bench *b, const char *trace, ttx_err *err) {
     return rc;
 }
 
+/* ---- models ---- */
+
+/* Takes every shard out of the page cache. */
+static int drop_model(bench *b, const char *path, ttx_err *err) {
+    gguf_file *file = NULL;
+    double bytes = 0, left = 0, share;
+    int rc = gguf_open(&file, path, err);
+    for (uint32_t i = 0; !rc && i < gguf_n_shards(file); i++) {
+        const gguf_shard *s = gguf_get_shard(file, i);
+        rc = page_drop(s->path, &share, err);
+        bytes += (double)s->size;
+        left += share * (double)s->size;
+    }
+    gguf_close(file);
+    b->ram.cached = bytes > 0 ? left / bytes : 0;
+    if (!rc && b->ram.cached > 0.01)
+        ttx_note("--cold: %.1f %% of %s stayed in the page cache: somebody else has it mapped",
+                 100 * b->ram.cached, path);
+    return rc;
+}
+
+/* Tokens of --file, to take turns with. */
+static int read_text(bench *b, ttx_err *err) {
+    enum { MAX_TEXT = 1 << 26 };
+    ttx_tokenizer *tok = NULL;
+    char *text = NULL;
+    size_t n = 0;
+    int rc = ttx_read_file(b->set->text, MAX_TEXT, &text, &n, err);
+    if (!rc) rc = ttx_tokenizer_load(&tok, b->engine.file, err);
+    if (!rc) rc = ttx_tokenize(tok, text, n, TTX_TOK_ADD_SPECIAL, &b->text, &b->how.n_text, err);
+    if (!rc && !b->how.n_text)
+        rc = ttx_fail(err, TTX_E_USAGE, "%s: expected text, found none", b->set->text);
+    b->how.text = b->text;
+    ttx_tokenizer_free(tok);
+    free(text);
+    return rc;
+}
+
+/* What a setup makes of the options of all. */
+static ttx_engine_args setup_args(const bench *b, const char *path, const ram_setup *s) {
+    const bench_matrix *x = &b->x;
+    ttx_engine_args args = common_args(b);
+    args.model = path;
+    args.n_threads = x->most_threads;
+    args.load_mode = s->load_mode;
+    if (!b->beyond) return args;
+    args.ram = s->ram;
+    args.prefetch = s->prefetch;
+    if (s->pin) args.pin = s->pin;
+    if (!s->pattern) args.hints = args.pattern = NULL;
+    args.n_ctx = (uint32_t)(bench_greatest(&x->n_depth) + x->most_tokens);
+    args.n_ubatch = (uint32_t)bench_greatest(&x->n_ubatch);
+    args.k_type = x->k_type.v[0];
+    args.v_type = x->v_type.v[0];
+    return args;
+}
+
+static int open_setup(bench *b, const char *path, const ttx_engine_args *args, ttx_err *err) {
+    enum { DISK_BYTES = 192 << 20 };
+    int rc = TTX_OK;
+    ttx_err why = {0};
+    if (b->beyond && ttx_disk_measure(&b->disk, path, DISK_BYTES, &why)) {
+        ttx_note("%s: no bound", why.msg);
+        b->disk = (ttx_disk){0};
+    }
+    if (!rc && b->set->cold) rc = drop_model(b, path, err);
+    b->watch.read_at_open = ram_device_bytes();
+    uint64_t read = b->watch.read_at_open;
+    if (!rc) rc = ttx_engine_open(&b->engine, args, err);
+    if (rc) return rc;
+    if (args->verbose)
+        ttx_note("%s: %s, %.1f MiB of weights, %s kernels, loaded in %.3f s", path,
+                 b->engine.model->arch->name, (double)ttx_model_bytes(b->engine.model) / (1 << 20),
+                 ttx_isa_name(b->engine.rt.isa), b->engine.load_s);
+    if (!b->beyond) return TTX_OK;
+    ram_watch_open(&b->watch, &b->engine, args);
+    b->watch.read_at_open = read;
+    b->how.mark = ram_watch_mark;
+    b->how.mark_ctx = &b->watch;
+    return b->set->text ? read_text(b, err) : TTX_OK;
+}
+
+static int run_setup(bench *b, const char *path, const ram_setup *s, int32_t isa, ttx_err *err) {
+    bench_test t = {.load_mode = s->load_mode, .isa = isa};
+    ttx_engine_args args = setup_args(b, path, s);
+    args.isa = isa;
+    b->ram = (ram_result){.setup = s, .cached = NAN};
+    int rc = open_setup(b, path, &args, err);
+    if (!rc) rc = run_sessions(b, t, err);
+    if (b->set->roofline) {
+        rc = ttx_trace_close(b->engine.rt.trace, rc, NULL, err);
+        b->engine.rt.trace = NULL;
+        if (!rc) rc = show_roofline(b, b->trace, err);
+    }
+    rc = ttx_engine_finish(&b->engine, rc, err);
+    ttx_engine_close(&b->engine);
+    ram_watch_close(&b->watch);
+    free(b->text);
+    b->text = NULL;
+    b->how.n_text = 0;
+    return rc;
+}
+
 static int run_model(bench *b, const char *path, ttx_err *err) {
     int rc = TTX_OK;
-    for (int i = 0; i < b->x.load_mode.n && !rc; i++)
-        for (int k = 0; k < b->x.isa.n && !rc; k++) {
-            bench_test t = {.load_mode = b->x.load_mode.v[i], .isa = b->x.isa.v[k]};
-            ttx_engine_args args = common_args(b);
-            args.model = path;
-            args.n_threads = b->x.most_threads;
-            args.load_mode = t.load_mode;
-            args.isa = t.isa;
-            rc = ttx_engine_open(&b->engine, &args, err);
-            if (!rc && args.verbose)
-                ttx_note("%s: %s, %.1f MiB of weights, %s kernels, loaded in %.3f s", path,
-                         b->engine.model->arch->name,
-                         (double)ttx_model_bytes(b->engine.model) / (1 << 20),
-                         ttx_isa_name(b->engine.rt.isa), b->engine.load_s);
-            if (!rc) rc = run_sessions(b, t, err);
-            if (b->set->roofline) {
-                rc = ttx_trace_close(b->engine.rt.trace, rc, NULL, err);
-                b->engine.rt.trace = NULL;
-                if (!rc) rc = show_roofline(b, b->trace, err);
-            }
-            rc = ttx_engine_finish(&b->engine, rc, err);
-            ttx_engine_close(&b->engine);
-        }
+    for (int i = 0; i < b->x.n_setups && !rc; i++)
+        for (int k = 0; k < b->x.isa.n && !rc; k++)
+            rc = run_setup(b, path, &b->x.setups[i], b->x.isa.v[k], err);
     return rc;
 }
 
@@ -184,7 +291,7 @@ static int check_model(bench *b, const char *path, ttx_err *err) {
     if (!rc) rc = ttx_model_load(&model, file, ttx_archs, err);
     ttx_model_free(model);
     gguf_close(file);
-    b->n_engines += b->x.load_mode.n * b->x.isa.n;
+    b->n_engines += b->x.n_setups * b->x.isa.n;
     return rc;
 }
 
@@ -202,90 +309,20 @@ static int for_models(bench *b, int (*what)(bench *, const char *, ttx_err *), t
     return rc;
 }
 
-/* ---- what was asked ---- */
-
-enum { MAX_TOKENS = 1 << 24 };
-
-static int read_lists(matrix *x, const settings *set, ttx_err *err) {
-    const struct {
-        bench_values *to;
-        const ttx_opt_list *from;
-        const char *option;
-        int32_t min, def;
-    } ints[] = {
-        {&x->n_prompt, &set->n_prompt, "-p", 0, 512},
-        {&x->n_gen, &set->n_gen, "-n", 0, 128},
-        {&x->n_depth, &set->n_depth, "-d", 0, 0},
-        {&x->n_ubatch, &set->n_ubatch, "-ub", 1, (int32_t)ttx_session_default_settings().n_ubatch},
-        {&x->n_threads, &set->n_threads, "-t", 1, ttx_cpu_count()},
-    };
-    int rc = TTX_OK;
-    for (size_t i = 0; i < sizeof ints / sizeof *ints && !rc; i++) {
-        rc = bench_parse_ints(ints[i].to, ints[i].from, ints[i].option, ints[i].min, ints[i].def,
-                              err);
-        for (int k = 0; k < ints[i].to->n && !rc; k++)
-            if (ints[i].to->v[k] > MAX_TOKENS)
-                rc = ttx_fail(err, TTX_E_USAGE, "%s: expected at most %d, found %d", ints[i].option,
-                              MAX_TOKENS, ints[i].to->v[k]);
-    }
-    if (!rc) rc = bench_parse_pairs(&x->pg, &set->pg, "-pg", err);
-    if (!rc) rc = bench_parse_names(&x->k_type, &set->k_type, "-ctk", bench_kv_types, err);
-    if (!rc) rc = bench_parse_names(&x->v_type, &set->v_type, "-ctv", bench_kv_types, err);
-    if (!rc) rc = bench_parse_names(&x->load_mode, &set->load_mode, "-lm", bench_load_modes, err);
-    if (!rc) rc = bench_parse_names(&x->isa, &set->isa, "--isa", bench_isas, err);
-    return rc;
-}
-
-static int32_t greatest(const bench_values *v) {
-    int32_t m = 0;
-    for (int i = 0; i < v->n; i++) m = v->v[i] > m ? v->v[i] : m;
-    return m;
-}
-
-/* A roofline is of one test: prompt, then decoding. */
-static int choose_roofline(matrix *x, const settings *set, ttx_err *err) {
-    const bench_values *lists[] = {&x->n_prompt, &x->n_gen,     &x->n_depth,
-                                   &x->n_ubatch, &x->n_threads, &x->k_type,
-                                   &x->v_type,   &x->load_mode, &x->isa};
-    bool one = x->pg.n == 0 && !set->engine.trace;
-    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) one = one && lists[i]->n == 1;
-    if (!one)
-        return ttx_fail(
-            err, TTX_E_USAGE,
-            "--roofline: expected one value of each option, no -pg and no --trace, found more");
-    if (set->format != RESULT_MD && set->format != RESULT_JSON)
-        return ttx_fail(err, TTX_E_USAGE, "--roofline: expected -o md or json, found another");
-    if (set->no_warm_up)
-        return ttx_fail(err, TTX_E_USAGE, "--roofline: expected a warm-up, found --no-warmup");
-    x->pg = (bench_values){{x->n_prompt.v[0], x->n_gen.v[0]}, 2};
-    x->n_prompt.n = x->n_gen.n = 0;
-    return TTX_OK;
-}
-
 static int read_settings(bench *b, ttx_err *err) {
-    matrix *x = &b->x;
-    int rc = read_lists(x, b->set, err);
-    if (!rc && b->set->roofline) rc = choose_roofline(x, b->set, err);
+    const bench_settings *set = b->set;
+    int rc = bench_read_matrix(&b->x, set, err);
     if (rc) return rc;
-    x->most_threads = greatest(&x->n_threads);
-    int32_t p = greatest(&x->n_prompt), n = greatest(&x->n_gen);
-    x->most_tokens = p > n ? p : n;
-    for (int i = 0; i + 1 < x->pg.n; i += 2) {
-        int32_t both = x->pg.v[i] + x->pg.v[i + 1];
-        if (both > MAX_TOKENS)
-            return ttx_fail(err, TTX_E_USAGE, "-pg: expected at most %d tokens, found %d",
-                            MAX_TOKENS, both);
-        x->most_tokens = both > x->most_tokens ? both : x->most_tokens;
-    }
-    if (!x->most_tokens)
-        return ttx_fail(err, TTX_E_USAGE,
-                        "bench: expected a test, found none (-p 0 and -n 0 leave theirs out)");
-    /* A warm-up decodes one token past the prompt. */
-    x->most_tokens++;
-    b->show = b->set->progress || isatty(STDERR_FILENO);
-    b->how = (bench_how){.n_reps = (int)b->set->n_reps,
-                         .warm_up = !b->set->no_warm_up,
-                         .delay_s = b->set->delay_s,
+    b->beyond = bench_is_beyond(set);
+    b->show = set->progress || isatty(STDERR_FILENO);
+    b->how = (bench_how){.n_reps = (int)(set->n_reps ? set->n_reps
+                                         : b->beyond ? 1
+                                                     : 5),
+                         .warm_up = !set->no_warm_up,
+                         .n_warm_up = b->x.n_warm_up,
+                         .go_on = b->beyond,
+                         .max_s = set->max_s,
+                         .delay_s = set->delay_s,
                          .progress = show_progress,
                          .progress_ctx = b};
     return TTX_OK;
@@ -295,7 +332,7 @@ static int read_settings(bench *b, ttx_err *err) {
 
 static int measure_limits(bench *b, ttx_err *err) {
     b->limits = b->before = (ttx_limits){.read_kernel = "", .peak_unit = ""};
-    if (b->set->no_limits) return TTX_OK;
+    if (b->set->no_limits || b->beyond) return TTX_OK; /* the disk is the limit */
     if (b->show) fputs("\rmeasuring what the machine can do\033[K", stderr);
     int rc = ttx_limits_measure(&b->limits, err);
     b->before = b->limits;
@@ -336,33 +373,43 @@ static int run_roofline(bench *b, ttx_err *err) {
     return rc;
 }
 
-static int run(const void *arg, ttx_err *err) {
-    bench b = {.set = arg};
-    int rc = read_settings(&b, err);
-    if (!rc) rc = for_models(&b, check_model, err);
-    if (!rc) rc = check_records(&b, err);
-    if (rc) return rc;
-    b.how.interrupted = ttx_catch_interrupt();
-    if ((rc = measure_limits(&b, err))) return rc;
-    if (b.set->roofline) {
-        rc = run_roofline(&b, err);
-        hide_progress(&b);
-        return rc;
-    }
-    bench_out_begin(&b.out, stdout, (result_format)b.set->format);
-    rc = for_models(&b, run_model, err);
-    hide_progress(&b);
-    bench_out_end(&b.out, &b.limits);
+static int run_all(bench *b, ttx_err *err) {
+    int rc = measure_limits(b, err);
+    if (!rc && b->set->roofline) rc = run_roofline(b, err);
+    if (rc || b->set->roofline) return rc;
+    bench_out_begin(&b->out, stdout, (result_format)b->set->format);
+    rc = for_models(b, run_model, err);
+    hide_progress(b);
+    bench_out_end(&b->out, &b->limits);
     return rc;
 }
 
-static void defaults(void *arg) {
-    settings *s = arg;
-    ttx_engine_args_defaults(&s->engine);
-    s->n_reps = 5;
+static int run(const void *arg, ttx_err *err) {
+    const bench_settings *set = arg;
+    int exit_code = -1, rc = TTX_OK;
+    bench *b = calloc(1, sizeof *b);
+    if (!b) return ttx_fail_nomem(err, "settings", sizeof *b);
+    b->set = set;
+    rc = read_settings(b, err);
+    if (!rc) rc = for_models(b, check_model, err);
+    if (!rc) rc = check_records(b, err);
+    if (!rc && set->mem_limit) rc = mem_group_enter(set->mem_limit, &exit_code, err);
+    if (!rc && exit_code < 0) {
+        b->how.interrupted = ttx_catch_interrupt();
+        rc = run_all(b, err);
+        hide_progress(b);
+    }
+    free(b->x.rams);
+    free(b);
+    return rc || exit_code < 0 ? rc : exit_code;
 }
 
-#define BENCH(field) offsetof(settings, field)
+static void defaults(void *arg) {
+    bench_settings *s = arg;
+    ttx_engine_args_defaults(&s->engine);
+}
+
+#define BENCH(field) offsetof(bench_settings, field)
 static const ttx_opt options[] = {
     {"-m, --model", OPT_LIST, BENCH(models), "FILE,...", "GGUF models, or any shard of one",
      .group = "Model", .required = true},
@@ -376,12 +423,41 @@ static const ttx_opt options[] = {
     {"-d, --n-depth", OPT_LIST, BENCH(n_depth), "N,...", "tokens in the context before a test",
      .shown_default = "0"},
     {"-r, --repetitions", OPT_U32, BENCH(n_reps), "N", "how often each test is run", .min = 1,
-     .max = 100000},
+     .max = 100000, .shown_default = "5; beyond RAM 1"},
     {"--delay", OPT_U32, BENCH(delay_s), "S", "seconds to wait before each repetition", .min = 0,
      .max = 3600},
     {"--no-warmup", OPT_FLAG, BENCH(no_warm_up), .help = "measure the first run too"},
     {"--no-limits", OPT_FLAG, BENCH(no_limits),
      .help = "do not measure what the machine can do (2 s, 2 GiB)"},
+    {"-f, --file", OPT_STR, BENCH(text), "FILE",
+     "beyond RAM: take tokens from this text, in place of random ones"},
+    {"--warm-up", OPT_U32, BENCH(n_warm_up), "N", "tokens that a warm-up decodes", .min = 1,
+     .max = 1 << 20, .shown_default = "1; beyond RAM 64"},
+    {"--max-seconds", OPT_U32, BENCH(max_s), "S",
+     "end decoding after this time: what takes longer has fewer tokens", .max = 1 << 20},
+    {"--ram", OPT_LIST, BENCH(ram), "SIZE,...",
+     "memory budgets: 3G, 50% or auto; a model larger than that is streamed",
+     .group = "Beyond RAM"},
+    {"--prefetch", OPT_LIST, BENCH(prefetch), "WHAT,...",
+     "what is read before it is needed: auto, off, layer, expert, all, on",
+     .shown_default = "auto"},
+    {"--pin", OPT_STR, TTX_ARG(pin), "WHAT", "weights that stay in memory: see ttx run",
+     .shown_default = "auto"},
+    {"--evict", OPT_ENUM, TTX_ARG(evict), "HOW", "mmap: what becomes of pages that have been used",
+     .choices = TTX_EVICT_CHOICES},
+    {"--expert-cache", OPT_ENUM, TTX_ARG(cache_policy), "POLICY",
+     "which expert leaves the cache: see ttx run", .choices = TTX_CACHE_POLICY_NAMES},
+    {"--guess", OPT_ENUM, TTX_ARG(guess), "HOW", "which experts are guessed: see ttx run",
+     .choices = TTX_GUESS_NAMES},
+    {"--hints", OPT_STR, TTX_ARG(hints), "FILE", "hints of an earlier run: see ttx run"},
+    {"--pattern", OPT_STR, TTX_ARG(pattern), "FILE", "pattern of an earlier run: see ttx run"},
+    {"--cold", OPT_FLAG, BENCH(cold),
+     .help = "drop the model from the page cache before it is opened"},
+    {"--mem-limit", OPT_SIZE, BENCH(mem_limit), "SIZE",
+     "run inside a memory cgroup with this limit (needs the right to make one)"},
+    {"--ladder", OPT_FLAG, BENCH(ladder),
+     .help = "nothing, then one switch after the other (pin, layers ahead, --hints and --pattern, "
+             "experts ahead), mapped and streamed, each against nothing"},
     {"-t, --threads", OPT_LIST, BENCH(n_threads), "N,...", "threads", .shown_default = "every core",
      .group = "Engine"},
     {"-ub, --ubatch-size", OPT_LIST, BENCH(n_ubatch), "N,...",
@@ -430,16 +506,27 @@ const ttx_command ttx_cmd_bench = {
         "and the keys and values that it attends to, a prompt must do its multiply-adds. There is\n"
         "no limit for decoding models that are smaller than twice the last-level cache.\n"
         "\n"
+        "Any option of 'Beyond RAM' turns to what matters there: 256 tokens decoded after 64 of\n"
+        "warm-up, MB read a token, experts found in the cache, waiting, major faults, what part "
+        "of\n"
+        "the reading was hidden, bytes read by distinct bytes touched, the disk's speed "
+        "(O_DIRECT,\n"
+        "best of depths 1 to 64, on the model's file) and the bound that follows for the same\n"
+        "reads (docs/simulator.md). There is no bound for mapped models: who waited for pages is\n"
+        "not known.\n"
+        "\n"
         "--expert-stats and --save-routes record all that runs: warm-ups and depths too.",
     .examples = "  # prompt of 512, decoding of 128\n  ttx bench -m model.gguf\n"
                 "  # how does it scale, with threads and with context?\n"
                 "  ttx bench -m model.gguf -p 256 -n 32 -t 1,2 -d 0,4096\n"
                 "  # where is the next per cent?\n"
                 "  ttx bench -m model.gguf -p 256 -n 32 -r 2 --roofline\n"
+                "  # a model larger than memory: is reading ahead worth it?\n"
+                "  ttx bench -m big.gguf --ram 8G,5G --prefetch off,on --cold\n"
                 "  # figures for a script\n"
                 "  ttx bench -m a.gguf,b.gguf -p 0 -n 64 -o json",
     .options = options,
-    .settings_size = sizeof(settings),
+    .settings_size = sizeof(bench_settings),
     .defaults = defaults,
     .run = run,
 };

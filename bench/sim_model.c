@@ -40,13 +40,7 @@ static int read_history(sim_model *m, const char *trace, const char *routes, uin
     return rc;
 }
 
-int sim_model_open(sim_model *m, const ttx_engine_args *a, const char *trace, const char *routes,
-                   uint32_t n_step, ttx_err *err) {
-    *m = (sim_model){0};
-    int rc = gguf_open(&m->file, a->model, err);
-    if (!rc) rc = ttx_model_load(&m->model, m->file, ttx_archs, err);
-    if (!rc && a->n_expert_used) rc = ttx_model_set_experts_used(m->model, a->n_expert_used, err);
-    if (rc) return rc;
+int sim_model_sources(sim_model *m, ttx_err *err) {
     uint32_t n = gguf_n_shards(m->file);
     m->sources = calloc(n, sizeof *m->sources);
     if (!m->sources) return ttx_fail_nomem(err, "shard table", n * sizeof *m->sources);
@@ -54,6 +48,17 @@ int sim_model_open(sim_model *m, const ttx_engine_args *a, const char *trace, co
         const gguf_shard *s = gguf_get_shard(m->file, i);
         m->sources[i] = (ttx_source){s->path, s->fd, s->map, s->size, s->data_offset};
     }
+    return TTX_OK;
+}
+
+int sim_model_open(sim_model *m, const ttx_engine_args *a, const char *trace, const char *routes,
+                   uint32_t n_step, ttx_err *err) {
+    *m = (sim_model){0};
+    int rc = gguf_open(&m->file, a->model, err);
+    if (!rc) rc = ttx_model_load(&m->model, m->file, ttx_archs, err);
+    if (!rc && a->n_expert_used) rc = ttx_model_set_experts_used(m->model, a->n_expert_used, err);
+    if (rc) return rc;
+    if ((rc = sim_model_sources(m, err))) return rc;
     ttx_runtime_settings set = ttx_runtime_default_settings();
     set.n_threads = a->n_threads;
     set.no_residency = true;

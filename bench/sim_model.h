@@ -26,6 +26,9 @@ int sim_model_open(sim_model *m, const ttx_engine_args *a, const char *trace, co
                    uint32_t n_step, ttx_err *err);
 void sim_model_close(sim_model *m);
 
+/* Fills in sources, of a model that was opened elsewhere; the caller frees them. */
+int sim_model_sources(sim_model *m, ttx_err *err);
+
 /* Simulates a streamed run with these options (budget, policy, guesses). */
 int sim_model_run(sim_model *m, const ttx_engine_args *a, const ttx_sim_settings *how,
                   ttx_sim_result *out, ttx_err *err);

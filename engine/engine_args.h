@@ -178,7 +178,7 @@ typedef struct ttx_engine {
     ttx_expert_stats *stats;
     const char *stats_to;    /* a file, or "-"; NULL: nowhere */
     ttx_outfile stats_file;  /* open from the start: better to fail before a run than after it */
-    ttx_route_sink sinks[2]; /* filled up to n_sinks */
+    ttx_route_sink sinks[3]; /* filled up to n_sinks; the last is the command's */
     int n_sinks;
     ttx_trace_tensors trace_tensors;
     const char *trace_done;     /* while it is ended: where its records are */

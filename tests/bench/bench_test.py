@@ -190,6 +190,72 @@ def roofline():
         assert p.returncode == 2 and p.stderr == f"ttx: {message}\n" and not p.stdout, (more, p)
 
 
+RAM_FIELDS = ["prefetch", "ram", "step", "pin", "disk_mbps", "mb_per_token", "hit_rate", "stall_ms", "compute_ms",
+              "major_faults", "overlap", "io_time_share", "reread_factor", "disk_bound_ts", "disk_bound_guess_ts",
+              "disk_bound_free_ts", "cold_s", "cached_share", "group_peak_bytes", "change_mb_per_token",
+              "change_ms_per_token", "change_ts"]
+
+
+def beyond_ram():
+    """Budgets and switches side by side; what is read and found agrees with the layout."""
+    subprocess.run([TINY_MODEL, "big.gguf", "arch=mixtral", "n_embd=256", "n_layer=4", "n_expert=16", "n_ff=256",
+                    "n_ff_exp=256", "n_ctx=512", "type=Q8_0", "n_vocab=2048", "vocab=1"], check=True)
+    Path("text").write_text("the end of the world as we know it and the sound of the sea " * 8)
+    run = lambda *args: bench("-m", "big.gguf", "-t", "1", "-ub", "32", "-n", "24", "--warm-up", "8", *args)
+    p = run("--ram", "1M", "-o", "json")
+    assert p.returncode == 1 and "memory budget: expected at least" in p.stderr, p
+    words = p.stderr.split()
+    least = int(words[words.index("least") + 1])
+    rams = [f"{least + 2}M", f"{least + 4}M"]
+    p = run("--ram", ",".join(rams), "--prefetch", "off,on", "-lm", "stream", "--cold", "-f", "text", "-o", "json")
+    rows = json.loads(p.stdout)
+    assert p.returncode == 0 and not p.stderr, p
+    assert [(r["ram"], r["prefetch"]) for r in rows] == [(m, f) for m in rams for f in ("off", "on")], rows
+    for r in rows:
+        assert [k for k in r if k not in LLAMA_FIELDS + OWN_FIELDS] == ["samples_ns", "samples_ts"] + RAM_FIELDS, list(r)
+        assert r["n_gen"] == 24 and len(r["samples_ts"]) == 1 and r["disk_mbps"] > 0 and r["cached_share"] < 0.01, r
+        assert 0 <= r["hit_rate"] <= 1 and 0 <= r["overlap"] <= 1 and 0 <= r["io_time_share"] <= 1 <= r["reread_factor"], r
+        assert r["disk_bound_ts"] <= r["disk_bound_guess_ts"] * 1.000001 <= r["disk_bound_free_ts"] * 1.000002, r
+        assert r["compute_ms"] + r["stall_ms"] <= 1.01 * r["samples_ns"][0] * 1e-6 / 24, r
+        assert r["change_ts"] is r["group_peak_bytes"] is None and r["cold_s"] > r["samples_ns"][0] * 1e-9, r
+    off = [r for r in rows if r["prefetch"] == "off"]
+    assert off[1]["hit_rate"] >= off[0]["hit_rate"] and off[1]["mb_per_token"] <= off[0]["mb_per_token"], off
+    p = run("--ram", rams[0], "--ladder", "-o", "jsonl", "-f", "text")
+    steps = [json.loads(line) for line in p.stdout.splitlines()]
+    names = ["baseline", "+ pin", "+ layers ahead", "+ experts ahead"]
+    assert [(r["load_mode"], r["step"]) for r in steps] == [(m, n) for m in ("mmap", "stream") for n in names], p
+    for r in steps:
+        base = next(b for b in steps if b["load_mode"] == r["load_mode"])
+        if r is base:
+            assert r["change_ts"] is None
+            continue
+        assert abs(r["change_ts"] - (r["median_ts"] / base["median_ts"] - 1)) < 1e-3, (r, base)
+        assert abs(r["change_mb_per_token"] - (r["mb_per_token"] - base["mb_per_token"])) < 1e-6
+    assert steps[4]["mb_per_token"] >= steps[5]["mb_per_token"], "what is pinned is not read"
+    p = run("--ram", ",".join(rams))
+    lines = p.stdout.splitlines()
+    assert p.returncode == 0 and len({line.count("|") for line in lines[:4]}) == 1 and rams[1] in lines[3], p
+    p = bench("-m", "big.gguf", "-n", "20000", "--max-seconds", "1", "--cold", "-o", "json", "-r", "2")
+    assert p.returncode == 0, p
+    r = json.loads(p.stdout)
+    assert len(r) == 1 and 0 < r[0]["n_gen"] < 20000 and len(r[0]["samples_ts"]) == 1, r
+
+
+def limited():
+    """Inside a memory cgroup, where one may be made."""
+    run = lambda *args: bench("-m", "big.gguf", "-t", "1", "-n", "8", "--mem-limit", *args)
+    p = run("200M", "-o", "json")
+    if p.returncode == 1:
+        assert p.stderr.startswith("ttx: --mem-limit: expected the right to make a memory cgroup") and not p.stdout, p
+        return
+    assert p.returncode == 0 and 0 < json.loads(p.stdout)[0]["group_peak_bytes"] <= 200 << 20, p
+    p = run("200M", "-m", "none.gguf")
+    assert p.returncode == 1 and p.stderr.count("\n") == 1, p
+    assert not [d for d in Path("/sys/fs/cgroup").glob("*/**/ttx-bench-*")], "groups are removed"
+    p = run("2M")
+    assert p.returncode == 1 and p.stderr == ("ttx: --mem-limit: killed, which the kernel does when memory is short\n"), p
+
+
 def refused():
     numbers = "expected numbers from {} and ranges such as 512,1024 or 1-8*2, found '{}'"
     cases = [
@@ -209,6 +275,11 @@ def refused():
         (["-pg", "0,5"], "-pg: expected PROMPT,GEN such as 512,128, found '0,5'"),
         (["-ctk", "f16,q4_0"], "-ctk: expected a list out of f16|f32|q8_0, found 'f16,q4_0'"),
         (["-lm", ""], "-lm: expected a list out of auto|mmap|mlock|stream|none, found ''"),
+        (["--prefetch", "some"], "--prefetch: expected a list out of auto|off|layer|expert|all|on, found 'some'"),
+        (["--ram", "1G,x"], "--ram: expected a size, a percentage or 'auto', found 'x'"),
+        (["--ladder", "-lm", "mmap"], "--ladder: expected no -lm, --prefetch and --pin, which are its steps"),
+        (["--roofline", "--ram", "1G"], "--roofline: expected none of --ram, --prefetch, --cold, --mem-limit and "
+         "--ladder, found one"),
         (["-p", "0", "-n", "0"], "bench: expected a test, found none (-p 0 and -n 0 leave theirs out)"),
     ]
     for args, message in cases:
@@ -244,7 +315,7 @@ def main():
         # 96 rows of 64 in the embedding, and the sizes that `figures` counts with.
         subprocess.run([TINY_MODEL, "t.gguf", "n_ctx=2000000"], check=True)
         subprocess.run([TINY_MODEL, "moe.gguf", "arch=mixtral"], check=True)
-        for test in (lists, defaults, figures, formats, quoting, experts, roofline, refused, interrupted):
+        for test in (lists, defaults, figures, formats, quoting, experts, roofline, beyond_ram, limited, refused, interrupted):
             test()
             print(f"{test.__name__}: good", flush=True)
         os.chdir("/")
