@@ -3,10 +3,10 @@
 #
 #   ./test.sh [CTEST-OPTION...]      for example: ./test.sh -L unit
 #
-# Installs what the tests need (as root or with sudo), then builds twice: Release with gcc (all
-# tests), and with clang under AddressSanitizer and UndefinedBehaviorSanitizer (unit tests and
-# fuzzing). The reference (llama.cpp, prebuilt, and Python packages) and the test models go to
-# ${TTX_CACHE:-~/.cache/ttx}. Needs about 20 minutes the first time on two cores.
+# Installs what the tests need (as root or with sudo), then builds thrice: Release with gcc (all
+# tests), with clang under AddressSanitizer and UndefinedBehaviorSanitizer (unit tests and
+# fuzzing), and without tracing. The reference (llama.cpp, prebuilt, and Python packages) and the
+# test models go to ${TTX_CACHE:-~/.cache/ttx}. Needs about 20 minutes the first time on two cores.
 set -eu
 cd "$(dirname "$0")"
 # shellcheck source=.ci/common.sh
@@ -23,6 +23,8 @@ build build all -DCMAKE_BUILD_TYPE=Release -DTTX_TESTS=ON
 build build-asan all -DCMAKE_BUILD_TYPE=Release -DCMAKE_C_COMPILER=clang \
     -DTTX_SANITIZE=ON -DTTX_TESTS=ON
 
+build build-off all -DCMAKE_BUILD_TYPE=Release -DTTX_TRACE=OFF -DTTX_TESTS=ON
+
 say "the reference"
 reference=$(tests/reference/setup.sh) || die "could not install the reference"
 echo "$reference"
@@ -33,6 +35,9 @@ python tests/fixtures/fetch_models.py || die "could not fetch the models"
 failed=0
 say "tests under the sanitizers"
 ctest --test-dir build-asan -j 2 --output-on-failure -L 'unit|fuzz' "$@" || failed=1
+say "tests of the program without tracing"
+ctest --test-dir build-off -j 2 --output-on-failure -L unit \
+    -R '^(trace|engine|program)' "$@" || failed=1
 say "tests of the release"
 ctest --test-dir build -j 2 --output-on-failure -LE fuzz "$@" || failed=1
 exit $failed

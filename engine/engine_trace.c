@@ -78,9 +78,6 @@ int ttx_engine_trace_open(ttx_engine *e, const ttx_engine_args *a, const ttx_ses
                           ttx_err *err) {
     static const ttx_dtype types[] = {TTX_F16, TTX_F32, TTX_Q8_0};
     if (!a->trace || e->rt.trace) return TTX_OK;
-#ifdef TTX_NO_TRACE
-    return ttx_fail(err, TTX_E_USAGE, "--trace: this ttx was built without tracing");
-#endif
     if (a->n_ubatch > UINT16_MAX)
         return ttx_fail(err, TTX_E_USAGE, "--trace: expected a batch (-ub) of at most %d, found %u",
                         UINT16_MAX, a->n_ubatch);

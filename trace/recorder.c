@@ -144,6 +144,9 @@ static int allocate(ttx_trace *t, const ttx_trace_settings *set, ttx_err *err) {
 int ttx_trace_open(ttx_trace **out, const ttx_trace_settings *set, const ttx_trace_info *info,
                    ttx_err *err) {
     *out = NULL;
+#ifdef TTX_NO_TRACE
+    return ttx_fail(err, TTX_E_USAGE, "--trace: this ttx was built without tracing");
+#endif
     ttx_trace *t = aligned_alloc(64, sizeof *t);
     if (!t) return ttx_fail_nomem(err, "trace", sizeof *t);
     *t = (ttx_trace){.level = set->level,
@@ -197,7 +200,7 @@ int ttx_trace_close(ttx_trace *t, int rc, ttx_trace_result *result, ttx_err *err
         .stall_ns = w->stall_ns,
         .duration_s = (double)ttx_trace_clock(t) * 1e-9,
         .writer_cpu_s = w->cpu_s,
-        .drain_s = (double)w->drain_ns * 1e-9,
+        .rest_cpu_s = w->rest_cpu_s,
         .limited = w->limited,
     };
     snprintf(res.dir, sizeof res.dir, "%s", w->dir);

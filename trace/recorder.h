@@ -106,8 +106,8 @@ typedef struct ttx_trace_result {
     uint64_t records, lost, bytes, launches;
     uint64_t stalls, stall_ns; /* the launching thread waited for room */
     double duration_s, writer_cpu_s;
-    double drain_s; /* at the end, for what was still in the rings */
-    bool limited;   /* --trace-max was reached */
+    double rest_cpu_s; /* of writer_cpu_s, for what was in the rings when the run had ended */
+    bool limited;      /* --trace-max was reached */
     char dir[200];
 } ttx_trace_result;
 

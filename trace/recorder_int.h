@@ -53,7 +53,7 @@ struct trace_writer {
     size_t n_block;             /* records of that block */
     uint64_t n_records, n_safe; /* in blocks; in the file */
     uint64_t bytes, max_bytes;
-    uint64_t drain_ns; /* what was left at the end took so long */
+    double rest_cpu_s; /* of cpu_s, for what was left when the run had ended */
     bool limited, failed;
     ttx_err err; /* of the writer thread */
     double cpu_s;

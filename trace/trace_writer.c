@@ -195,6 +195,14 @@ void trace_writer_wake(struct trace_writer *w) {
     pthread_mutex_unlock(&w->lock);
 }
 
+/* Seconds of processor time that a thread has taken. */
+static double cpu_of(pthread_t thread) {
+    clockid_t clock;
+    struct timespec t = {0};
+    if (!pthread_getcpuclockid(thread, &clock)) clock_gettime(clock, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
 static void *writer_main(void *ctx) {
     struct trace_writer *w = ctx;
     io_account_begin(w);
@@ -208,9 +216,7 @@ static void *writer_main(void *ctx) {
         end_block(w);
         drain(w, true);
     }
-    struct timespec cpu;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &cpu);
-    w->cpu_s = (double)cpu.tv_sec + (double)cpu.tv_nsec * 1e-9;
+    w->cpu_s = cpu_of(pthread_self());
     return NULL;
 }
 
@@ -276,13 +282,13 @@ error:
 
 int trace_writer_stop(struct trace_writer *w, bool whole, ttx_err *err) {
     if (w->started) {
-        uint64_t from = ttx_trace_clock(w->t);
+        double before = cpu_of(w->thread);
         ttx_trace_publish(w->t);
         atomic_store(&w->stop, true);
         trace_writer_wake(w);
         pthread_join(w->thread, NULL);
         w->started = false;
-        w->drain_ns = ttx_trace_clock(w->t) - from;
+        w->rest_cpu_s = w->cpu_s - before;
     }
     if (whole && !w->failed && w->fd >= 0) {
         ttx_frame f = make_frame(w, TTX_FRAME_END);
