@@ -8,6 +8,7 @@ Exits with 77 (skipped) where the libraries are missing.
 """
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -136,6 +137,39 @@ def check_figures(folder, experts):
     check("frames", Image.open(folder / "analysis/accesses.gif").n_frames > 5, True)
 
 
+def check_stats_level(home):
+    """No records: sums of tensors are all that a table or a figure can have."""
+    folder = home / "stats"
+    run = rt.Run(rt.Model(layers=3))
+    run.eval(0, [1, 2, 3], 0)
+    run.records = [r for r in run.records if r[56] == rt.TOKEN]
+    run.write(folder)
+    meta = json.loads((folder / "trace_metadata.json").read_text())
+    meta["trace_config"]["level"] = "stats"
+    (folder / "trace_metadata.json").write_text(json.dumps(meta))
+    lines = [f"{i},{t['name']},4,{4 * t['size']}" for i, t in enumerate(run.m.tensors)]
+    (folder / "tensor_stats.csv").write_text("idx,name,accesses,bytes\n" + "\n".join(lines) + "\n,,9,999\n")
+    check("stats rows", len(load(folder)), 0)
+    sums_of = Trace(folder).sums()
+    check("stats sums", (len(sums_of), int(sums_of["bytes"].sum())),
+          (len(run.m.tensors), sum(4 * t["size"] for t in run.m.tensors)))
+    check("stats figures", [p.name for p in TraceAnalyzer(folder).all()], ["hot_tensors.png", "layer_accesses.png"])
+    check("sums of other levels", Trace(home / "dense").sums(), None)
+
+
+def check_wheel(home):
+    """The package is built, installed into an empty folder and run from there."""
+    shutil.copytree(PACKAGE, home / "source")
+    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-build-isolation", "--no-deps", "--no-index", "-w", home, home / "source"], check=True)
+    wheel, = home.glob("ttx_trace-*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--no-index", "--target", home / "installed", wheel], check=True)
+    env = dict(os.environ, PYTHONPATH=str(home / "installed"))
+    subprocess.run([sys.executable, "-m", "ttx_trace", "parquet", home / "dense", "-o", home / "wheel.parquet"], check=True,
+                   env=env, cwd=home)
+    check("installed", len(pd.read_parquet(home / "wheel.parquet")), len(load(home / "dense")))
+
+
 def check_notebook(folder):
     notebook = nbformat.read(PACKAGE / "analysis.ipynb", as_version=4)
     check("the notebook is kept without outputs", any(c.get("outputs") for c in notebook.cells), False)
@@ -204,6 +238,8 @@ def main():
         check_figures(home / "experts", True)
         check_figures(home / "dense", False)
         check_notebook(home / "experts")
+        check_stats_level(home)
+        check_wheel(home)
         check_errors(home / "dense", home)
     print("\n".join(failures[:40]))
     sys.exit(bool(failures))

@@ -46,6 +46,8 @@ class TraceAnalyzer:
         makers = [self.heatmap_token_layer, self.heatmap_token_tensor, self.timeline_offset, self.hot_tensors,
                   self.layer_accesses, self.operation_types, self.moe_expert_heatmap, self.attention_heads,
                   self.timeline_interactive, self.heatmap_interactive, self.animation]
+        if self.df.empty:  # level stats: sums of tensors are all there is
+            makers = [self.hot_tensors, self.layer_accesses] if self.trace.sums() is not None else []
         return [path for path in (make() for make in makers) if path]
 
     # ---- helpers ----
@@ -109,7 +111,11 @@ class TraceAnalyzer:
         return self._save(figure, "timeline_offset.png")
 
     def hot_tensors(self, n=30):
-        sums = self.df.groupby("tensor_name", observed=True)["size_bytes"].sum().sort_values(ascending=False)[:n]
+        if self.df.empty:
+            sums = self.trace.sums().set_index("tensor_name")["bytes"]
+        else:
+            sums = self.df.groupby("tensor_name", observed=True)["size_bytes"].sum()
+        sums = sums.sort_values(ascending=False)[:n]
         figure, ax = plt.subplots(figsize=(9, 0.22 * len(sums) + 1))
         ax.barh(sums.index[::-1], sums.to_numpy()[::-1] / 2**20, color=plt.get_cmap(HEAT)(0.7))
         ax.set(xlabel="MiB accessed", title=self.title)
@@ -117,15 +123,18 @@ class TraceAnalyzer:
         return self._save(figure, "hot_tensors.png")
 
     def layer_accesses(self):
-        in_layers = self.df[self.df["layer_id"].notna()]
-        sums = in_layers.groupby("layer_id").agg(records=("size_bytes", "size"), mib=("size_bytes", "sum"),
-                                                 ms=("duration_ns", "sum"))
-        figure, axes = plt.subplots(3, 1, figsize=(10, 7), sharex=True)
+        if self.df.empty:
+            sums, keys = self.trace.sums().groupby("layer_id").agg(records=("accesses", "sum"), mib=("bytes", "sum")), 2
+        else:
+            in_layers, keys = self.df[self.df["layer_id"].notna()], 3
+            sums = in_layers.groupby("layer_id").agg(records=("size_bytes", "size"), mib=("size_bytes", "sum"),
+                                                     ms=("duration_ns", "sum"))
+        figure, axes = plt.subplots(keys, 1, figsize=(10, 7), sharex=True)
         for ax, key, scale in zip(axes, ("records", "mib", "ms"), (1, 2**20, 1e6)):
             ax.bar(sums.index.astype(int), sums[key].to_numpy(dtype=float) / scale, color=plt.get_cmap(HEAT)(0.7))
             ax.set_ylabel({"records": "records", "mib": "MiB", "ms": "ms"}[key])
         axes[0].set_title(self.title)
-        axes[2].set_xlabel("layer")
+        axes[-1].set_xlabel("layer")
         return self._save(figure, "layer_accesses.png")
 
     def operation_types(self):

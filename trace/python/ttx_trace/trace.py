@@ -158,6 +158,18 @@ class Trace:
         df["text"] = df["vocab_id"].map(texts)
         return df
 
+    def sums(self):
+        """What a trace of level stats has instead of records: accesses and bytes of each tensor, of the whole run;
+        None at other levels. Operations without a tensor are left out."""
+        path = self.dir / "tensor_stats.csv"
+        if self.meta.get("trace_config", {}).get("level") != "stats" or not path.is_file():
+            return None
+        df = pd.read_csv(path).dropna(subset=["idx"])
+        tensors = [self.tensors[int(i)] for i in df["idx"]]
+        df["component_type"] = [t.get("component", "") for t in tensors]
+        df["layer_id"] = pd.array([t.get("layer", pd.NA) for t in tensors], dtype="Int32")
+        return df.drop(columns="idx").rename(columns={"name": "tensor_name"})
+
     def _names(self, enum, codes):
         names = list(self.meta["enums"][enum])
         codes = np.asarray(codes).astype(np.int16)
