@@ -15,12 +15,13 @@
 #include <unistd.h>
 
 extern const ttx_command ttx_cmd_run, ttx_cmd_eval, ttx_cmd_tokenize, ttx_cmd_gguf_dump,
-    ttx_cmd_plan, ttx_cmd_bench, ttx_cmd_sim, ttx_cmd_report, ttx_cmd_trace, ttx_cmd_export;
+    ttx_cmd_plan, ttx_cmd_bench, ttx_cmd_sim, ttx_cmd_tune, ttx_cmd_report, ttx_cmd_trace,
+    ttx_cmd_export;
 
 static const ttx_command *const commands[] = {
-    &ttx_cmd_run,   &ttx_cmd_eval, &ttx_cmd_tokenize, &ttx_cmd_gguf_dump, &ttx_cmd_plan,
-    &ttx_cmd_bench, &ttx_cmd_sim,  &ttx_cmd_report,   &ttx_cmd_trace,     &ttx_cmd_export,
-    NULL,
+    &ttx_cmd_run,    &ttx_cmd_eval,  &ttx_cmd_tokenize, &ttx_cmd_gguf_dump,
+    &ttx_cmd_plan,   &ttx_cmd_bench, &ttx_cmd_sim,      &ttx_cmd_tune,
+    &ttx_cmd_report, &ttx_cmd_trace, &ttx_cmd_export,   NULL,
 };
 
 /* Commands about commands: they take a name, not options, and main runs them itself. */

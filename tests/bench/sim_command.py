@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""ttx sim from outside: rows, formats, what it agrees with a run on, what it refuses.
+"""ttx sim and ttx tune from outside: rows, formats, what it agrees with a run on, what it refuses.
 
     sim_command.py TTX TINY_MODEL
 """
@@ -108,6 +108,33 @@ def formats():
     assert len({line.count("|") for line in lines[:4]}) == 1 and "lru" in lines[2] and "Disk 100 MB/s" in lines[5], lines
 
 
+def tune():
+    """What is chosen is the fastest of what was simulated; the hints are such that a run takes them."""
+    ram = f"{smallest() + 5}M"
+    p = ttx("tune", "-m", "moe.gguf", "--ram", ram, "-n", "40", "-c", "128", "-ub", "32", "-o", "hints.json")
+    assert p.returncode == 0 and not p.stderr, p
+    table = [line.split() for line in p.stdout.splitlines() if "hits" in line]
+    assert [(t[0], t[1]) for t in table] == [
+        (q, g) for q in POLICIES for g in ("off", "router", "previous", "frequency", "successor")], p
+    hints = json.loads(Path("hints.json").read_text())
+    run, best = hints["run"], max(float(t[-2]) for t in table)
+    assert abs(run["predicted_ts"] - best) < 0.02 * best and run["ram"] == ram and run["compute_s"] > 0, (run, best)
+    chosen = next(t for t in table if t[0] == run["expert_cache"] and float(t[-2]) == best)
+    assert run["prefetch"] == ("layer" if chosen[1] == "off" else "all"), (run, chosen)
+    uses = [x["uses"] for x in hints["warm_experts"]]
+    assert uses and uses == sorted(uses, reverse=True) and all(x["layer_id"] < 4 and x["expert_id"] < 16
+                                                               for x in hints["warm_experts"]), hints
+    text = ["run", "-m", "moe.gguf", "-p", "the end", "-n", "8", "--temp", "0", "--ignore-eos", "-c", "128", "-ub", "32"]
+    plain, hinted = ttx(*text), ttx(*text, "--ram", ram, "-lm", "stream", "--hints", "hints.json")
+    assert hinted.returncode == 0 and hinted.stdout == plain.stdout, hinted
+    p = ttx("tune", "-m", "t.gguf", "--ram", "60M", "-n", "8", "-c", "128", "-ub", "32", "-o", "dense.json")
+    assert p.returncode == 0 and json.loads(Path("dense.json").read_text())["pin"] == {"ranges": []}, p
+    p = ttx("tune", "-m", "t.gguf", "--ram", "60M", "-n", "128", "-c", "128")
+    assert p.returncode == 2 and p.stderr == ("ttx: -n: expected 8 tokens fewer than the context of 128, found 128\n"), p
+    p = ttx("tune", "-m", "t.gguf", "--ram", "much")
+    assert p.returncode == 2 and "expected a size" in p.stderr and p.stderr.count("\n") == 1, p
+
+
 def refused():
     routes = ["--routes", "r.csv", "--ram", "64M"]
     for args, message in [
@@ -137,7 +164,7 @@ def main():
         p = ttx("run", "-m", "moe.gguf", "-p", "a", "-n", "100", "--temp", "1", "--seed", "3", "--ignore-eos",
                 "--save-routes", "r.csv", "-c", "128")
         assert p.returncode == 0, p
-        for test in (order, like_a_run, from_trace, dense, formats, refused):
+        for test in (order, like_a_run, from_trace, dense, formats, tune, refused):
             test()
             print(f"{test.__name__}: good", flush=True)
         os.chdir("/")
