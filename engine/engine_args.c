@@ -19,6 +19,7 @@ enum { MAX_HINTS = 1 << 28 }; /* bytes of a file of hints */
 
 void ttx_engine_args_defaults(ttx_engine_args *a) {
     *a = (ttx_engine_args){.n_ctx = TTX_CTX_DEFAULT,
+                           .cache_policy = TTX_CACHE_LFU_AGED,
                            .trace_level = TTX_LEVEL_HEAD,
                            .n_ubatch = ttx_session_default_settings().n_ubatch};
 }

@@ -61,7 +61,8 @@ def like_a_run():
     """The same hits and bytes as a run with the same routes, budget and policy."""
     ram = f"{smallest() + 4}M"
     p = ttx("run", "-m", "moe.gguf", "-p", "a", "-n", "41", "--temp", "0", "--ignore-eos", "--ram", ram, "-lm", "stream",
-            "-c", "128", "-ub", "32", "--routes", "r.csv", "--prefetch", "layer", "--json", "run.json")
+            "-c", "128", "-ub", "32", "--routes", "r.csv", "--prefetch", "layer", "--expert-cache", "lru", "--json",
+            "run.json")
     assert p.returncode == 0, p
     run = json.loads(Path("run.json").read_text())
     n = run["prompt_n"] + run["decode_n"]
