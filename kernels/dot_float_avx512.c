@@ -1,8 +1,10 @@
 /* dot_float_avx512.c -- class EXACT for F32, F16 and BF16 weights with AVX-512: F32 activations,
  * F32 FMA. The sums are those of AVX2, bit for bit, two of its four accumulators in a vector; what
- * is new are four rows at a time and prefetching.
+ * is new is prefetching. One row at a time: four streams of F16 come in slower than one.
  */
 #include "rows_avx512_int.h"
+
+enum { AHEAD = 16384 }; /* bytes to prefetch */
 
 /* The first n of 16 weights, then zeros; nothing beyond is read. */
 typedef __m512 (*load_fn)(const uint8_t *w, int n);
@@ -30,38 +32,31 @@ TTX_INLINE __m256 halves(__m512 v) {
     return _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
 }
 
-/* Four rows by one column, to y. */
-TTX_INLINE void dot_rows(load_fn load, int64_t size, const uint8_t *const w[ROWS], const float *x,
-                         int64_t n_k, const uint8_t *ahead, float y[ROWS]) {
-    __m512 a[ROWS], b[ROWS];
+/* A row by one column. */
+TTX_INLINE float dot_row(load_fn load, int64_t size, const uint8_t *w, const float *x,
+                         int64_t n_k) {
+    __m512 a = _mm512_setzero_ps(), b = a;
     int64_t k = 0;
-    EACH_ROW(i) a[i] = b[i] = _mm512_setzero_ps();
     for (; k + 32 <= n_k; k += 32) {
-        const __m512 x0 = _mm512_loadu_ps(x + k), x1 = _mm512_loadu_ps(x + k + 16);
-        prefetch_bytes(ahead + ROWS * size * k, (size_t)(ROWS * size * 32));
-        EACH_ROW(i) a[i] = _mm512_fmadd_ps(load(w[i] + size * k, 16), x0, a[i]);
-        EACH_ROW(i) b[i] = _mm512_fmadd_ps(load(w[i] + size * (k + 16), 16), x1, b[i]);
+        prefetch_bytes(w + size * k + AHEAD, (size_t)(size * 32));
+        a = _mm512_fmadd_ps(load(w + size * k, 16), _mm512_loadu_ps(x + k), a);
+        b = _mm512_fmadd_ps(load(w + size * (k + 16), 16), _mm512_loadu_ps(x + k + 16), b);
     }
     for (; k < n_k; k += 8) { /* into the first 8 lanes */
         int n = n_k - k < 8 ? (int)(n_k - k) : 8;
-        const __m512 x0 = _mm512_maskz_loadu_ps((__mmask16)((1 << n) - 1), x + k);
-        EACH_ROW(i) a[i] = _mm512_mask3_fmadd_ps(load(w[i] + size * k, n), x0, a[i], 0xff);
+        __m512 v = _mm512_maskz_loadu_ps((__mmask16)((1 << n) - 1), x + k);
+        a = _mm512_mask3_fmadd_ps(load(w + size * k, n), v, a, 0xff);
     }
-    EACH_ROW(i) y[i] = ttx_hsum(_mm256_add_ps(halves(a[i]), halves(b[i])));
+    return ttx_hsum(_mm256_add_ps(halves(a), halves(b)));
 }
 
 TTX_INLINE void dot_matmul(load_fn load, int64_t size, const ttx_mm *m, int64_t r0, int64_t r1) {
-    const uint8_t *w[ROWS];
-    float y[ROWS];
     for (int64_t r = r0, end; r < r1; r = end) {
         end = m->x->n_cols == 1 || r1 - r < BAND ? r1 : r + BAND;
         for (int64_t c = 0; c < m->x->n_cols; c++)
-            for (int64_t i = r; i < end; i += ROWS) {
-                four_rows(w, m, i, end);
-                dot_rows(load, size, w, m->x->f32 + c * m->x->ld, m->k,
-                         next_rows(w[0], m->row_bytes), y);
-                for (int j = 0; j < ROWS && i + j < end; j++) m->y[c * m->ldy + i + j] = y[j];
-            }
+            for (int64_t i = r; i < end; i++)
+                m->y[c * m->ldy + i] = dot_row(load, size, m->w + (size_t)i * m->row_bytes,
+                                               m->x->f32 + c * m->x->ld, m->k);
     }
 }
 
