@@ -181,6 +181,11 @@ def compare(ttx, home, shots):
     x, y, w, h = middle(page, "experts")
     dx, dy = page.run("(() => { const it = ttxReport.charts.find((c) => c.id === 'experts').it, q = it.csv()[1]; "
                       "return [it.plane.px(q[2]), it.plane.py(q[3])]; })()")
+    dot, ground = page.run(f"""(() => {{ const c = document.querySelector('#experts canvas');
+      const copy = new OffscreenCanvas(c.width, c.height).getContext('2d', {{willReadFrequently: true}});
+      copy.drawImage(c, 0, 0);
+      return [[{dx}, {dy}], [{w} - 8, 8]].map(([x, y]) => [...copy.getImageData(x, y, 1, 1).data].join()); }})()""")
+    check("compare: experts are dots", dot != ground, dot)
     page.mouse("mouseMoved", x + dx, y + dy)
     check("compare: hover experts", "layer 0, expert 0" in tip(page), tip(page))
     page.mouse("mouseMoved", 2, 2)
