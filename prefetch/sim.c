@@ -146,10 +146,13 @@ static int run_experts(sim *m, uint32_t layer, ttx_err *err) {
     uint32_t expert[MOST_USED];
     ttx_range set[MOST_USED];
     bool got[MOST_USED];
-    int n = routed(m, m->step, layer, expert), rc = TTX_OK;
+    int all = routed(m, m->step, layer, expert), n = 0, rc = TTX_OK;
     ttx_residency_counters before = ttx_residency_get_counters(m->r);
-    for (int i = 0; i < n; i++)
-        if (first_slice(m, layer, expert[i], &set[i])) ttx_residency_hint(m->r, set[i]);
+    for (int i = 0; i < all; i++) {
+        if (!first_slice(m, layer, expert[i], &set[n])) continue;
+        expert[n] = expert[i];
+        ttx_residency_hint(m->r, set[n++]);
+    }
     guess_next(m, layer);
     for (int left = n, rest; left && !rc; left = rest) {
         rest = 0;
