@@ -11,7 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { MOST = 1 << (TTX_DISK_DEPTHS - 1) };
+enum { MOST = 1 << (TTX_DISK_DEPTHS - 1), HUGE_PAGE = 2 << 20 };
 
 typedef struct probe {
     const char *path;
@@ -82,18 +82,23 @@ int ttx_disk_measure(ttx_disk *d, const char *path, uint64_t bytes, ttx_err *err
     int rc = TTX_OK;
     off_t size = lseek(p.fd, 0, SEEK_END);
     p.size = size > 0 ? (uint64_t)size : 0;
-    void *mem = mmap(NULL, (size_t)MOST * TTX_DISK_READ, PROT_READ | PROT_WRITE,
-                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-    p.mem = mem;
+    /* Into huge pages, as the engine reads: a device takes few pieces of memory at once. */
+    size_t bytes_mem = (size_t)MOST * TTX_DISK_READ, map_bytes = bytes_mem + HUGE_PAGE;
+    void *mem = mmap(NULL, map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mem != MAP_FAILED) {
+        p.mem = (uint8_t *)mem + (HUGE_PAGE - (uintptr_t)mem % HUGE_PAGE);
+        madvise(p.mem, bytes_mem, MADV_HUGEPAGE);
+        for (size_t i = 0; i < bytes_mem; i += 4096) p.mem[i] = 0;
+    }
     if (mem == MAP_FAILED)
-        rc = ttx_fail_nomem(err, "reads", (size_t)MOST * TTX_DISK_READ);
+        rc = ttx_fail_nomem(err, "reads", map_bytes);
     else if (p.size < TTX_DISK_READ)
         rc = ttx_fail(err, TTX_E_RUNTIME,
                       "%s: expected at least %d bytes to measure the disk, found %llu", path,
                       TTX_DISK_READ, (unsigned long long)p.size);
     else
         rc = measure(&p, d, bytes / TTX_DISK_READ + 1, err);
-    if (mem != MAP_FAILED) munmap(mem, (size_t)MOST * TTX_DISK_READ);
+    if (mem != MAP_FAILED) munmap(mem, map_bytes);
     close(p.fd);
     return rc;
 }
