@@ -247,21 +247,27 @@ ttx_session_memory ttx_session_estimate(const ttx_model *model, ttx_runtime *rt,
     return s.memory;
 }
 
-int ttx_session_open(ttx_session **out, const ttx_model *model, ttx_runtime *rt,
-                     const ttx_session_settings *settings, ttx_err *err) {
-    *out = NULL;
+int ttx_session_check(const ttx_session_settings *settings, ttx_err *err) {
     if (settings->n_ctx > INT32_MAX || settings->n_ubatch < 1 || settings->n_outputs < 1)
         return ttx_fail(err, TTX_E_USAGE,
                         "session: expected a batch and outputs of at least 1 and a context below "
                         "2^31, found %u, %u and %u",
                         settings->n_ubatch, settings->n_outputs, settings->n_ctx);
+    return TTX_OK;
+}
+
+int ttx_session_open(ttx_session **out, const ttx_model *model, ttx_runtime *rt,
+                     const ttx_session_settings *settings, ttx_err *err) {
+    *out = NULL;
+    int rc = ttx_session_check(settings, err);
+    if (rc) return rc;
     ttx_session *s = calloc(1, sizeof *s);
     if (!s) return ttx_fail_nomem(err, "session", sizeof *s);
     s->model = model;
     s->rt = rt;
     s->set = *settings;
     settle(s);
-    int rc = check_memory(s, err);
+    rc = check_memory(s, err);
     if (!rc) rc = allocate(s, err);
     if (rc) {
         ttx_session_close(s);

@@ -35,6 +35,9 @@ typedef struct ttx_session_memory {
     uint64_t kv, buffers, scratch;
 } ttx_session_memory;
 
+/* Settings that no model allows: TTX_E_USAGE. Opening a session checks them too. */
+int ttx_session_check(const ttx_session_settings *settings, ttx_err *err);
+
 /* What a session with these settings would take; fills in what the settings leave open. The runtime
  * needs no residency yet. */
 ttx_session_memory ttx_session_estimate(const ttx_model *model, ttx_runtime *rt,

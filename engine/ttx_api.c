@@ -72,6 +72,7 @@ static int open_parts(ttx_lm *lm, const char *path, const ttx_lm_settings *set) 
     if ((rc = ttx_runtime_open(&lm->rt, lm->file, &rs, err))) return rc;
     ttx_session_settings ss = ttx_session_default_settings();
     ss.n_ctx = set->n_ctx;
+    if ((rc = ttx_session_check(&ss, err))) return rc;
     if ((rc = open_weights(lm, set->ram, &ss))) return rc;
     if ((rc = ttx_session_open(&lm->session, lm->model, &lm->rt, &ss, err))) return rc;
     ttx_sampler_settings ps = ttx_sampler_default_settings();

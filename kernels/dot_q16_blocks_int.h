@@ -231,11 +231,11 @@ TTX_INLINE void mxfp4_quants(__m512i q[2], const uint8_t *w, int g, int n) {
     book_lanes(q, _mm_add_epi8(_mm_setr_epi8(TTX_MXFP4_CODES), _mm_set1_epi8(12)));
 }
 TTX_INLINE void mxfp4_scales(SCALES_ARGS) {
-    int e[ROWS] = {0};
+    uint32_t e[ROWS] = {0};
     (void)m;
     EACH_ROW(r)
-    for (int i = 0; i < n; i++) e[r] |= AT(ttx_mxfp4, w[r] + at, 4 * g + i)->e << 8 * i;
-    __m512i v = _mm512_cvtepu8_epi32(_mm_setr_epi32(e[0], e[1], e[2], e[3]));
+    for (int i = 0; i < n; i++) e[r] |= (uint32_t)AT(ttx_mxfp4, w[r] + at, 4 * g + i)->e << 8 * i;
+    __m512i v = _mm512_cvtepu8_epi32(_mm_setr_epi32((int)e[0], (int)e[1], (int)e[2], (int)e[3]));
     __m512i plain = _mm512_slli_epi32(_mm512_sub_epi32(v, _mm512_set1_epi32(1)), 23);
     __mmask16 tiny = _mm512_cmplt_epi32_mask(v, _mm512_set1_epi32(2)); /* subnormal */
     v = _mm512_mask_sllv_epi32(plain, tiny, _mm512_set1_epi32(0x200000), v);

@@ -77,9 +77,11 @@ double sim_future_next(void *ctx, uint32_t layer, uint32_t expert) {
     const sim_future *f = ctx;
     const ttx_sim_routes *r = f->routes;
     /* Layers up to the present one are past in this step. */
-    uint32_t from = f->step + (layer <= f->layer);
-    uint32_t step = f->next[((size_t)from * r->n_layer + layer) * r->n_expert + expert];
-    return ((double)step - f->step) * r->n_layer + layer - f->layer;
+    uint32_t now = f->step % r->n_step, from = now + (layer <= f->layer);
+    const uint32_t *next = f->next + (size_t)layer * r->n_expert + expert;
+    double step = next[(size_t)from * r->n_layer * r->n_expert];
+    if (step == UINT32_MAX) step = (double)next[0] + r->n_step; /* steps repeat */
+    return (step - now) * r->n_layer + layer - f->layer;
 }
 
 /* ---- the bounds ---- */
