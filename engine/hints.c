@@ -76,7 +76,7 @@ static int parse(reader *r, cJSON **root, const char *text, size_t n) {
 static int get_range(const reader *r, const cJSON *o, ttx_range *range) {
     const char *name = get_text(o, "tensor_name");
     const gguf_tensor *t = gguf_find_tensor(r->m->file, name);
-    uint64_t offset, size;
+    uint64_t offset = 0, size = 0;
     if (!t) return bad(r, "'tensor_name' to name a tensor of the model", *name ? name : "none");
     int rc = get_number(r, o, "file_offset", UINT64_C(1) << 52, &offset);
     if (!rc) rc = get_number(r, o, "size_bytes", UINT64_C(1) << 52, &size);
@@ -89,7 +89,7 @@ static int get_range(const reader *r, const cJSON *o, ttx_range *range) {
 }
 
 static int get_expert(const reader *r, const cJSON *o, ttx_expert_id *id) {
-    uint64_t layer, expert;
+    uint64_t layer = 0, expert = 0;
     const ttx_hparams *hp = &r->m->hp;
     if (!hp->n_expert) return bad(r, "no experts, since the model has none", "some");
     int rc = get_number(r, o, "layer_id", hp->n_layer - 1, &layer);
@@ -164,7 +164,7 @@ static int check_plan(reader *r, const ttx_plan *plan) {
                         r->path, plan->n, n);
     cJSON_ArrayForEach(o, list) {
         const ttx_access *a = &plan->v[r->at];
-        ttx_range range;
+        ttx_range range = {0};
         if ((rc = get_range(r, o, &range))) return rc;
         if (range.shard != a->range.shard || range.offset != a->range.offset ||
             range.size != a->range.size)
@@ -206,7 +206,7 @@ static int read_successors(reader *r, ttx_hints *h) {
     if (!v) return ttx_fail_nomem(r->err, r->path, cells * sizeof *v);
     h->successors = (ttx_successors){hp->n_layer, hp->n_expert, v};
     cJSON_ArrayForEach(o, list) {
-        ttx_expert_id id;
+        ttx_expert_id id = {0};
         if ((rc = get_expert(r, o, &id))) return rc;
         rc = get_successors(r, o, ttx_successors_of(&h->successors, id.layer, id.expert));
         if (rc) return rc;

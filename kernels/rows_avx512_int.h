@@ -16,6 +16,7 @@ enum {
 
 /* A step of the rows' work. One step after the other for all rows, not one row after the other: the
  * CPU's schedulers hold about 64 instructions, which the chain of one row would fill. */
+/* NOLINTNEXTLINE(bugprone-macro-parentheses): i is the name of the variable */
 #define EACH_ROW(i) _Pragma("GCC unroll 4") for (int i = 0; i < ROWS; i++)
 
 /* The place to prefetch from while four rows from w on are worked on: what comes after them, so

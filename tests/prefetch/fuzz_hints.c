@@ -34,8 +34,7 @@ static char *expand(const uint8_t *data, size_t size, size_t *n) {
             text[(*n)++] = (char)data[i];
             continue;
         }
-        memcpy(text + *n, hash, strlen(hash));
-        *n += strlen(hash);
+        for (const char *c = hash; *c; c++) text[(*n)++] = *c;
     }
     char *exact = rig_alloc(*n, 1); /* so that a sanitizer sees its end */
     memcpy(exact, text, *n);
@@ -147,8 +146,8 @@ static void edit(char *text, size_t *n, uint32_t *x) {
         while (end < *n && !strchr(",]}", text[end])) end++;
         if (end >= *n) break;
         memmove(text + at + 1 + strlen(v), text + end, *n - end);
-        memcpy(text + at + 1, v, strlen(v));
         *n = *n - end + at + 1 + strlen(v);
+        for (; *v; v++) text[++at] = *v;
         break;
     }
     default: *n = at; /* the file ends early */

@@ -67,7 +67,8 @@ static ground make_ground(void) {
     g.source = (ttx_source){.path = "test", .fd = fd, .size = (uint64_t)N_LAYER * LAYER};
     g.source.map = mmap(NULL, g.source.size, PROT_READ, MAP_SHARED, fd, 0);
     if (g.source.map == MAP_FAILED) rig_die("file", "cannot be mapped");
-    for (uint16_t l = 0; l < N_LAYER; l++) {
+    for (int i = 0; i < N_LAYER; i++) {
+        uint16_t l = (uint16_t)i;
         ttx_access dense = {.layer = l, .range = dense_of(l), .expert = -1};
         ttx_access experts = {.layer = l,
                               .range = {0, expert_of(l, 0).offset, (uint64_t)N_EXPERT * EXPERT},

@@ -78,7 +78,7 @@ static void expect(ttx_cache_policy kind, const use *v, int n, const char *want,
     failures++;
     printf("%s: expected hits %s, found %s\n", name, want, hits);
 }
-#define EXPECT(kind, v, want) expect(kind, v, sizeof v / sizeof *v, want, #v ", " #kind)
+#define EXPECT(kind, v, want) expect(kind, v, sizeof(v) / sizeof *(v), want, #v ", " #kind)
 
 /* Layer 0 cycles through 0, 1, 2; layer 1 always uses 5: four experts for four slots, then a fifth.
  */

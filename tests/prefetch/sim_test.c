@@ -38,7 +38,8 @@ static void add(ttx_plan *p, uint16_t layer, uint32_t at, uint32_t n_expert) {
 
 static ttx_plan plan_of(uint32_t n_expert) {
     ttx_plan p = {0};
-    for (uint16_t l = 0; l < LAYERS; l++) {
+    for (int i = 0; i < LAYERS; i++) {
+        uint16_t l = (uint16_t)i;
         add(&p, l, l * (1 + n_expert), 0);
         if (n_expert) add(&p, l, l * (1 + n_expert) + 1, n_expert);
     }
@@ -88,7 +89,7 @@ static ttx_sim_result simulate(ttx_sim_settings *set, double more) {
 
 static void check_dense(const ttx_source *source) {
     ttx_plan plan = {0};
-    for (uint16_t l = 0; l < DENSE; l++) add(&plan, l, l, 0);
+    for (int i = 0; i < DENSE; i++) add(&plan, (uint16_t)i, (uint16_t)i, 0);
     ttx_sim_settings set = settings(source, &plan, NULL, DENSE);
     ttx_sim_result r = simulate(&set, 2 * DENSE); /* room for all */
     CHECK_NEAR(r.seconds, DENSE * r.n_step);
