@@ -230,10 +230,9 @@ static ttx_engine_args setup_args(const bench *b, const char *path, const ram_se
 }
 
 static int open_setup(bench *b, const char *path, const ttx_engine_args *args, ttx_err *err) {
-    enum { DISK_BYTES = 192 << 20 };
     int rc = TTX_OK;
     ttx_err why = {0};
-    if (b->beyond && ttx_disk_measure(&b->disk, path, DISK_BYTES, &why)) {
+    if (b->beyond && ttx_disk_measure(&b->disk, path, TTX_DISK_BYTES, &why)) {
         ttx_note("%s: no bound", why.msg);
         b->disk = (ttx_disk){0};
     }

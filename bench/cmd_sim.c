@@ -21,13 +21,6 @@ typedef struct settings {
     int32_t format;
 } settings;
 
-static const char policies[] = TTX_CACHE_POLICY_NAMES, guesses[] = "off|" TTX_GUESS_NAMES;
-
-enum {
-    DISK_BYTES = 192 << 20, /* read at each depth to measure the disk */
-    LAYERS_ONLY = 2         /* of TTX_PREFETCH_CHOICES */
-};
-
 typedef struct sim_out {
     const settings *set;
     sim_model *m;
@@ -111,16 +104,17 @@ static int print_row(sim_out *o, const char *policy, const char *guess, const tt
 static int run_policy(sim_out *o, ttx_engine_args *a, ttx_err *err) {
     ttx_sim_result plain, r;
     char policy[16], guess[16];
-    bench_choice(policies, a->cache_policy, policy);
-    a->prefetch = LAYERS_ONLY;
+    bench_choice(TTX_CACHE_POLICY_NAMES, a->cache_policy, policy);
+    a->prefetch = SIM_LAYERS_ONLY;
     int rc = sim_model_run(o->m, a, &o->how, &plain, err);
     for (int i = 0; i < o->guess.n && !rc; i++) {
         bool off = o->guess.v[i] == 0;
-        a->prefetch = off ? LAYERS_ONLY : 0;
+        a->prefetch = off ? SIM_LAYERS_ONLY : 0;
         a->guess = off ? 0 : o->guess.v[i] - 1;
         rc = sim_model_run(o->m, a, &o->how, &r, err);
         if (!rc)
-            rc = print_row(o, policy, bench_choice(guesses, o->guess.v[i], guess), &r, &plain, err);
+            rc = print_row(o, policy, bench_choice(SIM_GUESSES, o->guess.v[i], guess), &r, &plain,
+                           err);
     }
     return rc;
 }
@@ -131,7 +125,7 @@ static int run_budget(sim_out *o, const char *ram, ttx_err *err) {
     int rc = TTX_OK;
     a.ram = ram;
     if (!o->m->has_experts) {
-        a.prefetch = LAYERS_ONLY;
+        a.prefetch = SIM_LAYERS_ONLY;
         rc = sim_model_run(o->m, &a, &o->how, &r, err);
         return rc ? rc : print_row(o, "", "", &r, &r, err);
     }
@@ -171,7 +165,7 @@ static int choose_machine(sim_out *o, ttx_err *err) {
         return TTX_OK;
     }
     ttx_disk disk;
-    int rc = ttx_disk_measure(&disk, o->m->sources[0].path, DISK_BYTES, err);
+    int rc = ttx_disk_measure(&disk, o->m->sources[0].path, TTX_DISK_BYTES, err);
     mach->disk_bytes_s = disk.bytes_s;
     mach->disk_latency_s = disk.latency_s;
     return rc;
@@ -191,11 +185,12 @@ static int read_lists(sim_out *o, ttx_err *err) {
     if (set->warm_up >= set->n_step)
         return ttx_fail(err, TTX_E_USAGE, "--warm-up: expected fewer than the %u steps, found %u",
                         set->n_step, set->warm_up);
-    int rc = set->policy.n ? bench_parse_names(&o->policy, &set->policy, "--policy", policies, err)
-                           : default_choices(&o->policy, policies);
+    int rc = set->policy.n ? bench_parse_names(&o->policy, &set->policy, "--policy",
+                                               TTX_CACHE_POLICY_NAMES, err)
+                           : default_choices(&o->policy, TTX_CACHE_POLICY_NAMES);
     if (rc) return rc;
     o->guess = (bench_values){{0, 1}, 2}; /* off, router */
-    return set->guess.n ? bench_parse_names(&o->guess, &set->guess, "--guess", guesses, err)
+    return set->guess.n ? bench_parse_names(&o->guess, &set->guess, "--guess", SIM_GUESSES, err)
                         : TTX_OK;
 }
 

@@ -18,9 +18,7 @@ typedef struct settings {
     float router_right;
 } settings;
 
-static const char policies[] = TTX_CACHE_POLICY_NAMES, guesses[] = "off|" TTX_GUESS_NAMES;
-
-enum { DISK_BYTES = 192 << 20, WARM_UP = 8, STREAM = 3, LAYERS_ONLY = 2, ALL = 4 };
+enum { WARM_UP = 8, STREAM = 3 };
 
 typedef struct tuning {
     const settings *set;
@@ -66,14 +64,14 @@ static int try_choice(tuning *t, sim_model *m, const ttx_sim_settings *how, int3
     ttx_sim_result r;
     char p[16], g[16];
     a.cache_policy = policy;
-    a.prefetch = guess ? ALL : LAYERS_ONLY;
+    a.prefetch = guess ? SIM_ALL : SIM_LAYERS_ONLY;
     a.guess = guess ? guess - 1 : 0;
     int rc = sim_model_run(m, &a, how, &r, err);
     if (rc) return rc;
     double ts = r.n_step / r.seconds;
     if (m->has_experts)
         printf("%-12s %-10s %5.1f %% hits %8.1f MB/token %8.2f t/s\n",
-               bench_choice(policies, policy, p), bench_choice(guesses, guess, g),
+               bench_choice(TTX_CACHE_POLICY_NAMES, policy, p), bench_choice(SIM_GUESSES, guess, g),
                100.0 * (double)r.expert_hits / (double)(r.expert_uses + !r.expert_uses),
                r.bytes * 1e-6 / r.n_step, ts);
     t->n_slots = r.layout.n_slots;
@@ -143,16 +141,17 @@ static cJSON *hints(const tuning *t) {
     char hash[TTX_MODEL_HASH], p[16], g[16];
     cJSON *o = cJSON_CreateObject(), *run = cJSON_AddObjectToObject(o, "run");
     ttx_trace_model_hash(t->engine.model, hash);
-    bool ok =
-        run && cJSON_AddStringToObject(o, "model_hash", hash) &&
-        cJSON_AddStringToObject(run, "ram", t->args.ram) &&
-        cJSON_AddStringToObject(run, "expert_cache", bench_choice(policies, t->policy, p)) &&
-        cJSON_AddStringToObject(run, "prefetch", t->guess ? "all" : "layer") &&
-        cJSON_AddStringToObject(run, "guess", bench_choice(guesses, t->guess ? t->guess : 1, g)) &&
-        cJSON_AddNumberToObject(run, "disk_mbps", t->disk.bytes_s * 1e-6) &&
-        cJSON_AddNumberToObject(run, "disk_latency_us", t->disk.latency_s * 1e6) &&
-        cJSON_AddNumberToObject(run, "compute_s", t->measured.compute_ms * 1e-3) &&
-        cJSON_AddNumberToObject(run, "predicted_ts", t->predicted_ts);
+    bool ok = run && cJSON_AddStringToObject(o, "model_hash", hash) &&
+              cJSON_AddStringToObject(run, "ram", t->args.ram) &&
+              cJSON_AddStringToObject(run, "expert_cache",
+                                      bench_choice(TTX_CACHE_POLICY_NAMES, t->policy, p)) &&
+              cJSON_AddStringToObject(run, "prefetch", t->guess ? "all" : "layer") &&
+              cJSON_AddStringToObject(run, "guess",
+                                      bench_choice(SIM_GUESSES, t->guess ? t->guess : 1, g)) &&
+              cJSON_AddNumberToObject(run, "disk_mbps", t->disk.bytes_s * 1e-6) &&
+              cJSON_AddNumberToObject(run, "disk_latency_us", t->disk.latency_s * 1e6) &&
+              cJSON_AddNumberToObject(run, "compute_s", t->measured.compute_ms * 1e-3) &&
+              cJSON_AddNumberToObject(run, "predicted_ts", t->predicted_ts);
     if (ok && t->engine.model->hp.n_expert) ok = add_warm(t, o);
     if (ok && !t->engine.model->hp.n_expert) /* a reader expects one of the two */
         ok = cJSON_AddArrayToObject(cJSON_AddObjectToObject(o, "pin"), "ranges");
@@ -188,23 +187,23 @@ static void print_choice(const tuning *t) {
         printf("Expected: %.2f t/s.\n", t->predicted_ts);
     else
         printf("Expected: %.2f t/s with --ram %s --expert-cache %s --prefetch %s%s%s\n",
-               t->predicted_ts, t->args.ram, bench_choice(policies, t->policy, p),
+               t->predicted_ts, t->args.ram, bench_choice(TTX_CACHE_POLICY_NAMES, t->policy, p),
                t->guess ? "all" : "layer", t->guess ? " --guess " : "",
-               t->guess ? bench_choice(guesses, t->guess, g) : "");
+               t->guess ? bench_choice(SIM_GUESSES, t->guess, g) : "");
 }
 
 static int run(const void *arg, ttx_err *err) {
     tuning t = {.set = arg};
     t.args = t.set->engine;
     t.args.load_mode = STREAM;
-    t.args.prefetch = LAYERS_ONLY;
+    t.args.prefetch = SIM_LAYERS_ONLY;
     if (t.args.n_ctx == TTX_CTX_DEFAULT) t.args.n_ctx = 512;
     if (t.args.n_ctx < t.set->n_tokens + WARM_UP)
         return ttx_fail(err, TTX_E_USAGE,
                         "-n: expected %d tokens fewer than the context of %u, "
                         "found %u",
                         WARM_UP, t.args.n_ctx, t.set->n_tokens);
-    int rc = ttx_disk_measure(&t.disk, t.args.model, DISK_BYTES, err);
+    int rc = ttx_disk_measure(&t.disk, t.args.model, TTX_DISK_BYTES, err);
     if (!rc) rc = ttx_engine_open(&t.engine, &t.args, err);
     if (!rc) {
         ram_watch_open(&t.watch, &t.engine, &t.args);

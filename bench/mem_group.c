@@ -1,6 +1,8 @@
 /* mem_group.c -- see mem_group.h. Source: the kernel's cgroup-v1/memory.rst and cgroup-v2.rst. */
 #include "mem_group.h"
 
+#include "budget.h"
+
 #include <errno.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -13,25 +15,6 @@
 #include <unistd.h>
 
 static const char v1_root[] = "/sys/fs/cgroup/memory", v2_root[] = "/sys/fs/cgroup";
-
-/* The path of our group below its controller's mount; empty: the top. */
-static bool own_group(bool v2, char *path, size_t size) {
-    FILE *f = fopen("/proc/self/cgroup", "re");
-    char line[512];
-    bool found = false;
-    while (f && !found && fgets(line, sizeof line, f)) {
-        char *controllers = strchr(line, ':');
-        char *group = controllers ? strchr(controllers + 1, ':') : NULL;
-        if (!group) continue;
-        *group++ = 0;
-        if (v2 ? controllers[1] != 0 : strcmp(controllers + 1, "memory") != 0) continue;
-        group[strcspn(group, "\n")] = 0;
-        snprintf(path, size, "%s", strcmp(group, "/") == 0 ? "" : group);
-        found = true;
-    }
-    if (f) fclose(f);
-    return found;
-}
 
 static bool write_file(const char *dir, const char *name, const char *text) {
     char path[1024];
@@ -59,7 +42,7 @@ static bool make_group(const char *parent, bool v2, uint64_t limit, char *dir, s
 /* Below our own group, or below each of its ancestors. */
 static bool find_place(bool v2, uint64_t limit, char *dir, size_t size) {
     char group[512], parent[768];
-    if (!own_group(v2, group, sizeof group)) return false;
+    if (!ttx_memory_group(v2, group, sizeof group)) return false;
     for (;;) {
         snprintf(parent, sizeof parent, "%s%s", v2 ? v2_root : v1_root, group);
         if (make_group(parent, v2, limit, dir, size)) return true;
@@ -109,7 +92,7 @@ uint64_t mem_group_peak(void) {
     char group[512], path[800];
     unsigned long long peak = 0;
     for (int v2 = 0; v2 < 2; v2++) {
-        if (!own_group(v2, group, sizeof group) || !strstr(group, "/ttx-bench-")) continue;
+        if (!ttx_memory_group(v2, group, sizeof group) || !strstr(group, "/ttx-bench-")) continue;
         snprintf(path, sizeof path, "%s%s/%s", v2 ? v2_root : v1_root, group,
                  v2 ? "memory.peak" : "memory.max_usage_in_bytes");
         FILE *f = fopen(path, "re");

@@ -9,6 +9,10 @@
 #include "engine_ram.h"
 #include "sim.h"
 
+#define SIM_GUESSES "off|" TTX_GUESS_NAMES /* as rows name them */
+
+enum { SIM_LAYERS_ONLY = 2, SIM_ALL = 4 }; /* of TTX_PREFETCH_CHOICES */
+
 typedef struct sim_model {
     gguf_file *file;
     ttx_model *model;

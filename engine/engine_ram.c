@@ -11,9 +11,7 @@
 enum {
     AUTO_SPARE = 256 << 20, /* of `auto`: left to others, and this share of all: */
     AUTO_SHARE = 16,
-    PROGRAM_BYTES = 12 << 20, /* code, stacks, tables: measured, tests/prefetch holds it */
-    HEADER_COPIES = 3,        /* the file's header as it is mapped, and the vocabulary made of it */
-    MAX_LIST = 16 << 20       /* bytes of a list of tensors */
+    MAX_LIST = 16 << 20 /* bytes of a list of tensors */
 };
 
 static double mib(uint64_t bytes) {
@@ -42,13 +40,6 @@ int ttx_parse_ram(const char *text, uint64_t *bytes, ttx_err *err) {
     if (!rc && *bytes) return TTX_OK;
     return ttx_fail(err, TTX_E_USAGE, "--ram: expected a size, a percentage or 'auto', found '%s'",
                     text);
-}
-
-static uint64_t program_bytes(const ttx_model *m) {
-    uint64_t header = 0;
-    for (uint32_t i = 0; i < gguf_n_shards(m->file); i++)
-        header += gguf_get_shard(m->file, i)->data_offset;
-    return PROGRAM_BYTES + HEADER_COPIES * header;
 }
 
 static ttx_load_mode asked_mode(const ttx_engine_args *a, bool *automatic) {
@@ -131,8 +122,7 @@ static int switches(const ttx_model *model, const ttx_engine_args *a, const ttx_
     set->warm = hints->warm;
     set->n_warm = hints->n_warm;
     set->successors = hints->successors.v ? &hints->successors : NULL;
-    if (!rc && (set->mode == TTX_LOAD_MMAP || stream))
-        rc = ttx_plan_decode(model, &plan->plan, err);
+    if (!rc && ttx_residency_wants_plan(set)) rc = ttx_plan_decode(model, &plan->plan, err);
     set->plan = &plan->plan;
     return rc;
 }
@@ -160,7 +150,7 @@ int ttx_ram_choose(const ttx_model *model, ttx_runtime *rt, const ttx_engine_arg
     uint64_t available = ttx_memory_available(), weights = ttx_model_bytes(model);
     ttx_session_settings session = ttx_engine_session_settings(model, a, 0);
     set->mode = asked_mode(a, &automatic);
-    *needs = (ttx_ram_needs){.program = program_bytes(model)};
+    *needs = (ttx_ram_needs){.program = ttx_program_bytes(model->file)};
     if (a->ram && (rc = ttx_parse_ram(a->ram, &needs->budget, err))) return rc;
     uint64_t reserved = reserve(model, rt, &session, needs);
     uint64_t limit = needs->budget ? needs->budget : available ? available : UINT64_MAX;

@@ -6,8 +6,6 @@
 
 #include <cJSON.h>
 
-enum { TTX_CONTEXT_SHARE = 8 }; /* of a budget, for a context that was not asked for */
-
 /* What the run takes besides the weights, in bytes. */
 typedef struct ttx_ram_needs {
     ttx_session_memory session;

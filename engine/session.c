@@ -239,6 +239,17 @@ static void settle(ttx_session *s) {
     count_memory(s);
 }
 
+uint64_t ttx_program_bytes(const gguf_file *file) {
+    enum {
+        PROGRAM = 12 << 20, /* code, stacks, tables: measured, tests/prefetch holds it */
+        HEADER_COPIES = 3   /* the file's header as it is mapped, and the vocabulary made of it */
+    };
+    uint64_t sum = PROGRAM;
+    for (uint32_t i = 0; i < gguf_n_shards(file); i++)
+        sum += HEADER_COPIES * gguf_get_shard(file, i)->data_offset;
+    return sum;
+}
+
 ttx_session_memory ttx_session_estimate(const ttx_model *model, ttx_runtime *rt,
                                         ttx_session_settings *settings) {
     ttx_session s = {.model = model, .rt = rt, .set = *settings};

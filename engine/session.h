@@ -38,6 +38,12 @@ typedef struct ttx_session_memory {
 /* Settings that no model allows: TTX_E_USAGE. Opening a session checks them too. */
 int ttx_session_check(const ttx_session_settings *settings, ttx_err *err);
 
+enum { TTX_CONTEXT_SHARE = 8 }; /* of a budget, for a context that was not asked for */
+
+/* What a run takes that is neither weights nor session: the program, the file's header, the
+ * vocabulary, in bytes. */
+uint64_t ttx_program_bytes(const gguf_file *file);
+
 /* What a session with these settings would take; fills in what the settings leave open. The runtime
  * needs no residency yet. */
 ttx_session_memory ttx_session_estimate(const ttx_model *model, ttx_runtime *rt,

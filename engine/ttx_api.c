@@ -29,21 +29,17 @@ ttx_lm_settings ttx_lm_defaults(void) {
 
 /* What a session with these settings and all that is not weights takes; settles the context. */
 static uint64_t other_bytes(ttx_lm *lm, ttx_session_settings *ss) {
-    enum { PROGRAM = 12 << 20, HEADER_COPIES = 3 };
     ttx_session_memory m = ttx_session_estimate(lm->model, &lm->rt, ss);
-    uint64_t sum = m.kv + m.buffers + m.scratch + PROGRAM;
-    for (uint32_t i = 0; i < gguf_n_shards(lm->file); i++)
-        sum += HEADER_COPIES * gguf_get_shard(lm->file, i)->data_offset;
-    return sum;
+    return m.kv + m.buffers + m.scratch + ttx_program_bytes(lm->file);
 }
 
 /* Mapped if the model fits, else streamed. */
 static int open_weights(ttx_lm *lm, uint64_t ram, ttx_session_settings *ss) {
-    enum { CONTEXT_SHARE = 8, SPARE_SHARE = 16 };
+    enum { SPARE_SHARE = 16 };
     ttx_residency_settings rs = ttx_residency_default_settings();
     ttx_plan plan = {0};
     uint64_t available = ttx_memory_available(), limit = ram ? ram : available;
-    ss->memory = ram / CONTEXT_SHARE;
+    ss->memory = ram / TTX_CONTEXT_SHARE;
     uint64_t others = other_bytes(lm, ss);
     int rc = TTX_OK;
     if (limit && ttx_model_bytes(lm->model) + others > limit) {

@@ -2,7 +2,6 @@
  */
 #include "budget.h"
 
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -34,8 +33,8 @@ static bool read_number(const char *path, uint64_t *v) {
     return ok;
 }
 
-/* The path of our group below its controller's mount: the third field of /proc/self/cgroup. */
-static bool own_group(bool v2, char *path, size_t size) {
+/* The third field of /proc/self/cgroup. */
+bool ttx_memory_group(bool v2, char *path, size_t size) {
     FILE *f = fopen("/proc/self/cgroup", "re");
     if (!f) return false;
     char line[512];
@@ -48,7 +47,7 @@ static bool own_group(bool v2, char *path, size_t size) {
         bool match = v2 ? controllers[1] == 0 : strcmp(controllers + 1, "memory") == 0;
         if (!match) continue;
         group[strcspn(group, "\n")] = 0;
-        snprintf(path, size, "%s", group);
+        snprintf(path, size, "%s", strcmp(group, "/") == 0 ? "" : group);
         found = true;
     }
     fclose(f);
@@ -86,17 +85,17 @@ static const group_names versions[] = {
 /* Every ancestor's limit counts. */
 static void apply_hierarchy(const group_names *v, bool limit_alone, uint64_t *left) {
     char dir[768], path[1024], group[512];
-    if (!own_group(v->v2, group, sizeof group)) return;
+    if (!ttx_memory_group(v->v2, group, sizeof group)) return;
     for (;;) {
         uint64_t max;
-        snprintf(dir, sizeof dir, "%s%s", v->root, strcmp(group, "/") == 0 ? "" : group);
+        snprintf(dir, sizeof dir, "%s%s", v->root, group);
         snprintf(path, sizeof path, "%s/%s", dir, v->limit);
         if (!limit_alone)
             apply_group(dir, v->limit, v->usage, v->cache, left);
         else if (read_number(path, &max) && max < *left)
             *left = max;
         char *slash = strrchr(group, '/');
-        if (!slash || !*group) return;
+        if (!slash) return;
         *slash = 0;
     }
 }

@@ -6,7 +6,11 @@
 
 #include <stdint.h>
 
-enum { TTX_DISK_DEPTHS = 7, TTX_DISK_READ = 1 << 20 };
+enum {
+    TTX_DISK_DEPTHS = 7,
+    TTX_DISK_READ = 1 << 20,
+    TTX_DISK_BYTES = 192 << 20 /* at each depth: enough for a steady figure */
+};
 
 typedef struct ttx_disk {
     double bytes_s; /* the best of all depths */

@@ -29,7 +29,7 @@ enum { ASKED = 1, USED = 2, USED_BEFORE = 4, PINNED = 8 };
 
 /* A tensor, or an expert's own tensor. Its slices are its experts; otherwise it has one. */
 typedef struct item {
-    ttx_range range;
+    ttx_range range; /* first: ttx_range_upto */
     uint32_t stage, n_slices;
     int32_t expert; /* the tensor is this expert's; -1: it has all of them, or none */
     bool of_experts;
@@ -53,12 +53,6 @@ struct mapped {
 
 /* ---- the tables ---- */
 
-static int by_place(const void *a, const void *b) {
-    const item *x = a, *y = b;
-    if (x->range.shard != y->range.shard) return x->range.shard < y->range.shard ? -1 : 1;
-    return (x->range.offset > y->range.offset) - (x->range.offset < y->range.offset);
-}
-
 static ttx_range slice(const item *t, uint32_t i) {
     ttx_range r = t->range;
     r.size /= t->n_slices;
@@ -78,17 +72,15 @@ static void take_items(mapped *m, const ttx_plan *p, uint32_t n_layer) {
                                         .expert = a->expert,
                                         .of_experts = a->n_expert > 0};
     }
-    qsort(m->items, m->n_items, sizeof *m->items, by_place);
+    qsort(m->items, m->n_items, sizeof *m->items, ttx_range_compare);
     uint32_t n = 0;
     for (uint32_t i = 0; i < m->n_items; i++)
-        if (!n || by_place(&m->items[n - 1], &m->items[i])) m->items[n++] = m->items[i];
+        if (!n || ttx_range_compare(&m->items[n - 1], &m->items[i])) m->items[n++] = m->items[i];
     m->n_items = n;
 }
 
 static int make_tables(mapped *m, const ttx_plan *p, ttx_err *err) {
-    uint32_t n_layer = 0, n_flags = 0, n = 0;
-    for (size_t i = 0; i < p->n; i++)
-        if (p->v[i].layer != TTX_NO_LAYER && p->v[i].layer >= n_layer) n_layer = p->v[i].layer + 1u;
+    uint32_t n_layer = ttx_plan_layers(p), n_flags = 0, n = 0;
     m->n_stages = n_layer + 1;
     m->items = calloc(p->n + 1, sizeof *m->items);
     m->plan = calloc(p->n + 1, sizeof *m->plan);
@@ -113,18 +105,9 @@ static int make_tables(mapped *m, const ttx_plan *p, ttx_err *err) {
 
 /* The item and slice that hold a range; NULL: none. */
 static item *find(const mapped *m, ttx_range r, uint32_t *i_slice) {
-    uint32_t lo = 0, hi = m->n_items;
-    while (lo < hi) { /* the last that begins at or before r */
-        uint32_t mid = lo + (hi - lo) / 2;
-        const ttx_range *x = &m->items[mid].range;
-        bool after = x->shard != r.shard ? x->shard > r.shard : x->offset > r.offset;
-        if (after)
-            hi = mid;
-        else
-            lo = mid + 1;
-    }
-    if (!lo) return NULL;
-    item *t = &m->items[lo - 1];
+    uint32_t upto = ttx_range_upto(m->items, sizeof *m->items, m->n_items, r);
+    if (!upto) return NULL;
+    item *t = &m->items[upto - 1];
     uint64_t at = r.offset - t->range.offset;
     if (t->range.shard != r.shard || at >= t->range.size || !r.size) return NULL;
     *i_slice = (uint32_t)(at / (t->range.size / t->n_slices));
@@ -328,8 +311,7 @@ void mapped_layer(mapped *m, int layer) {
 int mapped_open(mapped **out, const ttx_source *sources, uint32_t n_sources,
                 const ttx_residency_settings *set, ttx_err *err) {
     *out = NULL;
-    bool pins = set->n_pins || (set->pin_bytes && set->pin_bytes != TTX_PIN_AUTO);
-    if (!set->plan || (!set->prefetch && !set->evict && !pins)) return TTX_OK;
+    if (!set->plan || !ttx_residency_wants_plan(set)) return TTX_OK;
     mapped *m = calloc(1, sizeof *m);
     if (!m) return ttx_fail_nomem(err, "residency", sizeof *m);
     m->set = *set;

@@ -20,6 +20,14 @@ typedef struct ttx_range {
     uint64_t offset, size;
 } ttx_range;
 
+/* By file and place: <0, 0, >0. Two pointers to ranges, or to structs that begin with one: qsort's.
+ */
+int ttx_range_compare(const void *a, const void *b);
+
+/* Of n structs of `stride` bytes, which begin with ranges in that order: how many begin at or
+ * before r. */
+uint32_t ttx_range_upto(const void *v, size_t stride, uint32_t n, ttx_range r);
+
 enum { TTX_NO_LAYER = 0xffff };
 
 typedef struct ttx_access {
@@ -33,6 +41,9 @@ typedef struct ttx_access {
     int32_t expert;  /* the range is this expert's matrix alone; -1: it is the whole tensor */
 } ttx_access;
 
+/* The range of an expert's matrix, of an access to an expert tensor. */
+ttx_range ttx_access_slice(const ttx_access *a, uint32_t expert);
+
 /* All zeros is an empty plan. */
 typedef struct ttx_plan {
     ttx_access *v;
@@ -42,5 +53,8 @@ typedef struct ttx_plan {
 /* Appends one access. Errors: TTX_E_RUNTIME (no memory). */
 int ttx_plan_add(ttx_plan *p, const ttx_access *a, ttx_err *err);
 void ttx_plan_free(ttx_plan *p);
+
+/* How many layers it has: the highest, and one. */
+uint32_t ttx_plan_layers(const ttx_plan *p);
 
 #endif

@@ -39,6 +39,12 @@ ttx_residency_settings ttx_residency_default_settings(void) {
     return (ttx_residency_settings){.mode = TTX_LOAD_MMAP, .pin_bytes = TTX_PIN_AUTO};
 }
 
+bool ttx_residency_wants_plan(const ttx_residency_settings *set) {
+    bool pins = set->n_pins || (set->pin_bytes && set->pin_bytes != TTX_PIN_AUTO);
+    return set->mode == TTX_LOAD_STREAM ||
+           (set->mode == TTX_LOAD_MMAP && (set->prefetch || set->evict || pins));
+}
+
 static int read_all(const ttx_source *s, struct copy *c, const ttx_residency_settings *set,
                     uint64_t *done, uint64_t total, ttx_err *err) {
     for (uint64_t at = 0; at < c->bytes;) {

@@ -115,6 +115,10 @@ typedef struct ttx_residency_settings {
 
 ttx_residency_settings ttx_residency_default_settings(void);
 
+/* Whether a residency of these settings needs their plan: streamed, or mapped with something to
+ * prefetch, pin or evict. */
+bool ttx_residency_wants_plan(const ttx_residency_settings *set);
+
 /* How the streaming mode divides its memory, in bytes. */
 typedef struct ttx_residency_layout {
     uint64_t budget, reserved;

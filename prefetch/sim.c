@@ -20,14 +20,6 @@ typedef struct sim {
 
 /* ---- the plan ---- */
 
-static ttx_range slice(const ttx_access *a, uint32_t expert) {
-    ttx_range r = a->range;
-    if (a->expert >= 0) return r;
-    r.size /= a->n_expert;
-    r.offset += r.size * expert;
-    return r;
-}
-
 /* Does the access touch this expert? (Old files have a tensor for each.) */
 static bool touches(const ttx_access *a, uint32_t layer, uint32_t expert) {
     return a->n_expert && a->layer == layer && (a->expert < 0 || (uint32_t)a->expert == expert);
@@ -87,7 +79,7 @@ static bool first_slice(const sim *m, uint32_t layer, uint32_t expert, ttx_range
     const ttx_plan *p = m->set->residency.plan;
     for (size_t i = 0; i < p->n; i++) {
         if (!touches(&p->v[i], layer, expert)) continue;
-        *out = slice(&p->v[i], expert);
+        *out = ttx_access_slice(&p->v[i], expert);
         return true;
     }
     return false;
@@ -124,7 +116,7 @@ static int run_expert(sim *m, uint32_t layer, uint32_t expert, ttx_err *err) {
     for (size_t i = 0; i < p->n && !rc; i++) {
         ttx_lease lease;
         if (!touches(&p->v[i], layer, expert)) continue;
-        ttx_range r = slice(&p->v[i], expert);
+        ttx_range r = ttx_access_slice(&p->v[i], expert);
         rc = ttx_residency_acquire(m->r, r, &lease, err);
         if (rc) break;
         compute(m, (double)r.size * m->byte_s);
@@ -137,7 +129,8 @@ static double expert_bytes(const sim *m, uint32_t layer, uint32_t expert) {
     const ttx_plan *p = m->set->residency.plan;
     double sum = 0;
     for (size_t i = 0; i < p->n; i++)
-        if (touches(&p->v[i], layer, expert)) sum += (double)slice(&p->v[i], expert).size;
+        if (touches(&p->v[i], layer, expert))
+            sum += (double)ttx_access_slice(&p->v[i], expert).size;
     return sum;
 }
 
@@ -251,9 +244,7 @@ int ttx_simulate(ttx_sim_result *out, const ttx_sim_settings *set, ttx_err *err)
     sim_disk_open(&m.disk, &set->machine);
     m.byte_s = set->machine.compute_s / step_bytes(res.plan);
     res.io = &m.disk.io;
-    for (size_t i = 0; i < res.plan->n; i++)
-        if (res.plan->v[i].layer != TTX_NO_LAYER && res.plan->v[i].layer >= m.n_layer)
-            m.n_layer = res.plan->v[i].layer + 1u;
+    m.n_layer = ttx_plan_layers(res.plan);
     if (res.policy == TTX_CACHE_OPTIMUM) {
         if ((rc = sim_future_open(&m.future, set->routes, err))) goto done;
         res.future = (ttx_future){sim_future_next, &m.future};

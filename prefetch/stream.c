@@ -16,18 +16,9 @@
 
 /* The part that holds the range; NULL: none. */
 static const part *find(const stream *s, ttx_range r) {
-    uint32_t lo = 0, hi = s->n_sorted;
-    while (lo < hi) { /* the last part that begins at or before r */
-        uint32_t mid = lo + (hi - lo) / 2;
-        const ttx_range *m = &s->sorted[mid].range;
-        bool after = m->shard != r.shard ? m->shard > r.shard : m->offset > r.offset;
-        if (after)
-            hi = mid;
-        else
-            lo = mid + 1;
-    }
-    if (!lo) return NULL;
-    const part *p = &s->sorted[lo - 1];
+    uint32_t upto = ttx_range_upto(s->sorted, sizeof *s->sorted, s->n_sorted, r);
+    if (!upto) return NULL;
+    const part *p = &s->sorted[upto - 1];
     bool inside = p->range.shard == r.shard && r.offset - p->range.offset + r.size <= p->range.size;
     return inside ? p : NULL;
 }

@@ -44,7 +44,7 @@ typedef enum read_class {
 enum { NO_BLOCK = 0xffffffff };
 
 typedef struct part {
-    ttx_range range;
+    ttx_range range; /* first: ttx_range_upto */
     uint32_t block;
     uint64_t at;   /* where its first byte lies in the block's memory */
     uint64_t read; /* bytes from the aligned start to the aligned end: what a read of it moves */

@@ -43,17 +43,9 @@ static uint64_t span(ttx_range r) {
 
 /* ---- what the plan holds ---- */
 
-static ttx_range slice_range(const ttx_access *a, uint32_t e) {
-    ttx_range r = a->range;
-    if (a->expert >= 0) return r;
-    r.size /= a->n_expert;
-    r.offset += r.size * e;
-    return r;
-}
-
 /* Experts' vectors (biases) are too small to be read one by one. */
 static bool is_expert(const draft *d, const ttx_access *a) {
-    return a->n_expert && slice_range(a, 0).size * SMALL_SHARE >= d->largest_slice;
+    return a->n_expert && ttx_access_slice(a, 0).size * SMALL_SHARE >= d->largest_slice;
 }
 
 static int add_dense(draft *d, const ttx_access *a, bool rows) {
@@ -74,18 +66,18 @@ static void scan_plan(draft *d) {
     const ttx_plan *p = d->s->set.plan;
     stream *s = d->s;
     uint64_t row = 1;
+    s->n_layer = ttx_plan_layers(p);
     for (size_t i = 0; i < p->n; i++) {
         const ttx_access *a = &p->v[i];
-        if (a->layer != TTX_NO_LAYER && a->layer >= s->n_layer) s->n_layer = a->layer + 1u;
         if (!a->n_expert) continue;
         if (a->n_expert > s->n_expert) s->n_expert = a->n_expert;
-        uint64_t size = slice_range(a, 0).size;
+        uint64_t size = ttx_access_slice(a, 0).size;
         if (size > d->largest_slice) d->largest_slice = size;
     }
     for (size_t i = 0; i < p->n; i++) {
         const ttx_access *a = &p->v[i];
         if (is_expert(d, a)) continue;
-        uint64_t size = a->n_expert ? slice_range(a, 0).size : a->range.size;
+        uint64_t size = a->n_expert ? ttx_access_slice(a, 0).size : a->range.size;
         if ((a->row || a->n_expert) && size > row) row = size;
         if (!a->row) add_dense(d, a, a->n_expert > 0);
     }
@@ -119,7 +111,7 @@ static void add_experts(draft *d) {
             uint32_t last = a->expert >= 0 ? first + 1 : a->n_expert;
             for (uint32_t e = first; e < last; e++) {
                 block *b = &s->blocks[new_expert(s, a->layer, e)];
-                ttx_range r = slice_range(a, e);
+                ttx_range r = ttx_access_slice(a, e);
                 if (pass) {
                     part *q = &s->parts[b->first_part + b->n_parts];
                     *q = (part){r, (uint32_t)(b - s->blocks),
@@ -364,18 +356,12 @@ static void make_dense_blocks(draft *d) {
     }
 }
 
-static int by_range(const void *a, const void *b) {
-    const ttx_range *x = &((const part *)a)->range, *y = &((const part *)b)->range;
-    if (x->shard != y->shard) return x->shard < y->shard ? -1 : 1;
-    return (x->offset > y->offset) - (x->offset < y->offset);
-}
-
 /* Parts of a block are found through the block, and by range: the second is an index. */
 static int sort_parts(stream *s, ttx_err *err) {
     s->sorted = malloc((s->n_parts + 1) * sizeof *s->sorted);
     if (!s->sorted) return ttx_fail_nomem(err, "part table", s->n_parts * sizeof *s->sorted);
     memcpy(s->sorted, s->parts, s->n_parts * sizeof *s->parts);
-    qsort(s->sorted, s->n_parts, sizeof *s->sorted, by_range);
+    qsort(s->sorted, s->n_parts, sizeof *s->sorted, ttx_range_compare);
     s->n_sorted = s->n_parts;
     return TTX_OK;
 }
