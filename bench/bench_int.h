@@ -83,9 +83,11 @@ typedef struct bench_result {
     int n_reps;        /* that were finished */
     uint64_t *ns;      /* [n_reps] of prompt and decoding together */
     uint64_t *ttft_ns; /* [n_reps] of the prompt, whose logits give the first token */
+    double *gbps;      /* [n_reps] of memory beside it; 0: not measured */
     float *step_ms;    /* [n_steps] of each decode step of all repetitions, ascending */
     size_t n_steps;
     double bound_ts;                       /* 0: unknown */
+    double bound_share;                    /* median of the repetitions' */
     double bytes_per_token, ops_per_token; /* what the bound rests on */
     char started[24];                      /* UTC, ISO 8601 */
     const ram_result *ram;                 /* NULL: not a test beyond RAM. Borrowed */
@@ -100,6 +102,7 @@ typedef struct bench_how {
     uint32_t delay_s;    /* before each repetition */
     const int32_t *text; /* [n_text] tokens to take turns with; NULL: random ones */
     size_t n_text;
+    ttx_meter *meter;                    /* of what memory can do; NULL: not measured */
     void (*mark)(void *ctx, bool begin); /* around each repetition; may be NULL */
     void *mark_ctx;
     const volatile sig_atomic_t *interrupted;
@@ -115,6 +118,7 @@ void bench_result_free(bench_result *r);
 
 /* Tokens a second of repetition i. */
 double bench_ts(const bench_result *r, int i);
+double bench_median(const double *v, int n);
 typedef struct bench_spread {
     double mean, stddev, median;
 } bench_spread;

@@ -82,7 +82,7 @@ static void put_results(row *r, const bench_subject *s, const bench_result *b) {
     result_text(&r->r, "isa", ttx_isa_name(s->isa));
     result_real(&r->r, "median_ts", ts.median);
     result_real(&r->r, "bound_ts", known(b->bound_ts));
-    result_real(&r->r, "bound_share", b->bound_ts > 0 ? ts.median / b->bound_ts : NAN);
+    result_real(&r->r, "bound_share", known(b->bound_share));
     result_real(&r->r, "mem_gbps", known(s->limits->read_gbps));
     result_real(&r->r, "peak_gops", known(s->limits->peak_gops));
     result_text(&r->r, "peak_unit", s->limits->peak_unit);
@@ -162,7 +162,7 @@ static void print_md(bench_out *o, const bench_subject *s, const row *r, const b
     snprintf(speed, sizeof speed, "%.2f ± %.2f", ts.median, ts.stddev);
     if (b->bound_ts > 0) {
         snprintf(limit, sizeof limit, "%.1f", b->bound_ts);
-        snprintf(share, sizeof share, "%.1f %%", 100 * ts.median / b->bound_ts);
+        snprintf(share, sizeof share, "%.1f %%", 100 * b->bound_share);
     }
     if (b->n_steps)
         snprintf(step, sizeof step, "%.2f / %.2f / %.2f", bench_step_quantile(b, 0.5),

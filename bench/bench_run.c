@@ -22,7 +22,13 @@ typedef struct runner {
     size_t at_text;
     uint32_t base;   /* position at which repetitions begin */
     int32_t *tokens; /* [longest run of tokens] */
+    /* Of the repetition: reading is measured where it begins, where it ends, and every METER_NS. */
+    double gbps;                   /* where the piece began */
+    uint64_t piece_ns, metered_ns; /* when it began; what measuring took since then */
+    double gb, seconds;            /* what memory could have delivered, of the pieces before */
 } runner;
+
+#define METER_NS 400000000u
 
 /* Knuth's MMIX generator: fixed, so that every run and every build sees the same tokens. */
 static int32_t draw(runner *r) {
@@ -30,6 +36,31 @@ static int32_t draw(runner *r) {
     r->random = r->random * 6364136223846793005u + 1442695040888963407u;
     return (int32_t)((r->random >> 33) % r->n_vocab);
 }
+
+/* ---- the meter ---- */
+
+static void begin_piece(runner *r) {
+    r->gb = r->seconds = 0;
+    r->metered_ns = 0;
+    if (r->how->meter) r->gbps = ttx_meter_read(r->how->meter);
+    r->piece_ns = ttx_now_ns();
+}
+
+/* A piece of the repetition ends, and another begins: what it could have read is what was measured
+ * before and after it. */
+static void next_piece(runner *r) {
+    uint64_t now = ttx_now_ns();
+    double s = (double)(now - r->piece_ns) * 1e-9;
+    if (!r->how->meter) return;
+    double gbps = ttx_meter_read(r->how->meter);
+    r->gb += s * (r->gbps + gbps) / 2;
+    r->seconds += s;
+    r->gbps = gbps;
+    r->piece_ns = ttx_now_ns();
+    r->metered_ns += r->piece_ns - now;
+}
+
+/* ---- tokens ---- */
 
 /* Evaluates n random tokens as a prompt, in pieces between which Ctrl-C is noticed. */
 static int eval_prompt(runner *r, int32_t n, ttx_err *err) {
@@ -57,7 +88,9 @@ static int eval_steps(runner *r, int32_t n, double max_s, int32_t *done, float *
         if (*done && max_s > 0 && (double)(start - begin) * 1e-9 > max_s) break;
         int rc = ttx_session_eval(r->s, &token, 1, TTX_EXACT, TTX_WANT_LAST, err);
         if (rc) return rc;
-        if (step_ms) step_ms[*done] = (float)((double)(ttx_now_ns() - start) * 1e-6);
+        uint64_t now = ttx_now_ns();
+        if (step_ms) step_ms[*done] = (float)((double)(now - start) * 1e-6);
+        if (step_ms && now - r->piece_ns > METER_NS) next_piece(r);
     }
     return TTX_OK;
 }
@@ -82,16 +115,19 @@ static int repeat(runner *r, bench_result *out, bool *over, ttx_err *err) {
     int32_t done;
     ttx_session_rewind(r->s, r->base);
     if (r->how->delay_s) nanosleep(&(struct timespec){.tv_sec = r->how->delay_s}, NULL);
+    begin_piece(r);
     mark(r, true);
     uint64_t start = ttx_now_ns();
     int rc = eval_prompt(r, t->n_prompt, err);
     out->ttft_ns[i] = ttx_now_ns() - start;
     if (!rc) rc = eval_steps(r, t->n_gen, r->how->max_s, &done, out->step_ms + out->n_steps, err);
     if (rc) return rc;
-    out->ns[i] = ttx_now_ns() - start;
+    out->ns[i] = ttx_now_ns() - start - r->metered_ns;
     *over = done < t->n_gen;
     if (*over && i) return TTX_OK; /* repetitions are of the same length: this one does not count */
     mark(r, false);
+    next_piece(r);
+    out->gbps[i] = r->seconds > 0 ? r->gb / r->seconds : 0;
     out->test.n_gen = done;
     out->n_steps += (size_t)done;
     out->n_reps++;
@@ -105,8 +141,9 @@ static int allocate(runner *r, bench_result *out, ttx_err *err) {
     r->tokens = malloc(n * sizeof *r->tokens);
     out->ns = calloc(reps, sizeof *out->ns);
     out->ttft_ns = calloc(reps, sizeof *out->ttft_ns);
+    out->gbps = calloc(reps, sizeof *out->gbps);
     out->step_ms = calloc(reps * (size_t)t->n_gen + 1, sizeof *out->step_ms);
-    if (!r->tokens || !out->ns || !out->ttft_ns || !out->step_ms)
+    if (!r->tokens || !out->ns || !out->ttft_ns || !out->gbps || !out->step_ms)
         return ttx_fail_nomem(err, "samples", reps * (size_t)t->n_gen * sizeof *out->step_ms);
     return TTX_OK;
 }
@@ -145,6 +182,7 @@ done:
 void bench_result_free(bench_result *r) {
     free(r->ns);
     free(r->ttft_ns);
+    free(r->gbps);
     free(r->step_ms);
     *r = (bench_result){0};
 }
@@ -175,6 +213,10 @@ bench_spread bench_spread_of(const double *v, int n) {
     s.median = (sorted[(n - 1) / 2] + sorted[n / 2]) / 2;
     free(sorted);
     return s;
+}
+
+double bench_median(const double *v, int n) {
+    return bench_spread_of(v, n).median;
 }
 
 double bench_step_quantile(const bench_result *r, double q) {

@@ -79,6 +79,7 @@ int bench_bound(bench_result *r, const ttx_model *m, const ttx_limits *lim, ttx_
     int rc = cost_of(&c, m, types[t->k_type], types[t->v_type], err);
     if (rc) return rc;
     double s = 0, n = t->n_prompt + t->n_gen;
+    r->bytes_per_token = r->ops_per_token = 0;
     int32_t pos = t->n_depth, end = t->n_depth + t->n_prompt;
     while (pos < end) {
         int32_t piece = end - pos < t->n_ubatch ? end - pos : t->n_ubatch;

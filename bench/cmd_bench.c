@@ -25,8 +25,7 @@ typedef struct bench {
     const bench_settings *set;
     bench_matrix x;
     bench_how how;
-    ttx_limits limits; /* the best seen so far */
-    ttx_limits before; /* measured last */
+    ttx_limits limits; /* measured last */
     bench_out out;
     ttx_engine engine;
     int n_engines;  /* that will be opened, one after the other */
@@ -90,20 +89,33 @@ static int measure_ram(bench *b, bench_result *r, ttx_err *err) {
     return TTX_OK;
 }
 
+/* Each repetition beside what memory could do in its time. */
+static int judge(bench *b, bench_result *r, ttx_err *err) {
+    ttx_limits l = b->limits;
+    double *share = calloc((size_t)r->n_reps + 1, sizeof *share);
+    int rc = share ? TTX_OK : ttx_fail_nomem(err, "samples", sizeof *share);
+    for (int i = 0; i < r->n_reps && !rc; i++) {
+        if (b->how.meter) l.read_gbps = r->gbps[i];
+        rc = bench_bound(r, b->engine.model, &l, err);
+        share[i] = r->bound_ts > 0 ? bench_ts(r, i) / r->bound_ts : 0;
+    }
+    if (!rc) rc = bench_bound(r, b->engine.model, &b->limits, err);
+    r->bound_share = rc ? 0 : bench_median(share, r->n_reps);
+    free(share);
+    return rc;
+}
+
 static int run_test(bench *b, ttx_session *s, bench_test t, ttx_err *err) {
     bench_result r = {0};
     const ttx_model *m = b->engine.model;
     if (t.n_prompt + t.n_gen == 0) return TTX_OK;
     int rc = bench_run(&r, s, m->hp.n_vocab, &t, &b->how, err);
     hide_progress(b);
-    ttx_limits after = b->before;
-    if (!rc && !b->set->no_limits && !b->beyond) rc = ttx_limits_again(&after, err);
-    ttx_limits around = ttx_limits_best(&b->before, &after);
-    b->limits = ttx_limits_best(&b->limits, &after);
-    b->before = after;
     if (!rc && b->beyond) rc = measure_ram(b, &r, err);
-    if (!rc && !b->set->roofline) rc = bench_bound(&r, m, &around, err);
-    bench_subject subject = {m, &around, b->engine.rt.isa};
+    if (!rc && b->how.meter) b->limits.read_gbps = bench_median(r.gbps, r.n_reps);
+    if (!rc) rc = ttx_limits_peak_again(&b->limits, err);
+    if (!rc && !b->set->roofline) rc = judge(b, &r, err);
+    bench_subject subject = {m, &b->limits, b->engine.rt.isa};
     if (!rc && !b->set->roofline) rc = bench_out_row(&b->out, &subject, &r, err);
     bench_result_free(&r);
     return rc;
@@ -330,11 +342,11 @@ static int read_settings(bench *b, ttx_err *err) {
 /* ---- the command ---- */
 
 static int measure_limits(bench *b, ttx_err *err) {
-    b->limits = b->before = (ttx_limits){.read_kernel = "", .peak_unit = ""};
+    b->limits = (ttx_limits){.read_kernel = "", .peak_unit = ""};
     if (b->set->no_limits || b->beyond) return TTX_OK; /* the disk is the limit */
     if (b->show) fputs("\rmeasuring what the machine can do\033[K", stderr);
     int rc = ttx_limits_measure(&b->limits, err);
-    b->before = b->limits;
+    if (!rc) rc = ttx_meter_open(&b->how.meter, &b->limits, err);
     hide_progress(b);
     if (!rc && b->limits.read_gbps <= 0)
         ttx_note("too little free memory to measure the bandwidth: no limits for decoding");
@@ -398,6 +410,7 @@ static int run(const void *arg, ttx_err *err) {
         rc = run_all(b, err);
         hide_progress(b);
     }
+    ttx_meter_close(b->how.meter);
     free(b->x.rams);
     free(b);
     return rc || exit_code < 0 ? rc : exit_code;

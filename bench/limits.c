@@ -9,15 +9,16 @@
 #include <cpuid.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #define READ_BYTES  (2ull << 30)
-#define AGAIN_BYTES (512ull << 20)
+#define METER_BYTES (512ull << 20)
 #define CHUNK_BYTES (4ull << 20)
 #define HUGE_PAGE   (2ull << 20)
-enum { PASSES = 4, AGAIN_PASSES = 2, ITEMS_PER_THREAD = 8 };
+enum { PASSES = 4, ITEMS_PER_THREAD = 8 };
 #define PATIENCE_NS  4000000000ull /* after which no further pass over the readers begins */
 #define UNIT_SECONDS 0.02          /* of one pass over one unit */
 
@@ -44,46 +45,109 @@ static void read_chunks(void *ctx, int64_t begin, int64_t end, int worker) {
     __atomic_fetch_add(&j->sum, sum, __ATOMIC_RELAXED);
 }
 
-static void time_readers(ttx_limits *out, ttx_pool *pool, read_job *j,
-                         const limit_reader *const *tables) {
+/* Returns 1e9 bytes a second. */
+static double time_reader(ttx_pool *pool, read_job *j, const limit_reader *r, uint64_t bytes) {
+    j->read = r->read;
+    uint64_t start = ttx_now_ns();
+    ttx_pool_run(pool, (int64_t)(bytes / CHUNK_BYTES), 1, 0, read_chunks, j);
+    return (double)bytes / (double)(ttx_now_ns() - start + 1);
+}
+
+static void list_readers(const limit_reader *tables[4]) {
+    int n = 0;
+    tables[n++] = limit_readers_sse2;
+    if (__builtin_cpu_supports("avx2")) tables[n++] = limit_readers_avx2;
+    if (__builtin_cpu_supports("avx512f")) tables[n++] = limit_readers_avx512;
+    tables[n] = NULL;
+}
+
+static void time_readers(ttx_limits *out, ttx_pool *pool, read_job *j) {
+    const limit_reader *tables[4];
+    list_readers(tables);
     for (int t = 0; tables[t]; t++)
         for (const limit_reader *r = tables[t]; r->name; r++) {
-            j->read = r->read;
-            uint64_t start = ttx_now_ns();
-            ttx_pool_run(pool, (int64_t)(out->read_bytes / CHUNK_BYTES), 1, 0, read_chunks, j);
-            double gbps = (double)out->read_bytes / (double)(ttx_now_ns() - start);
+            double gbps = time_reader(pool, j, r, out->read_bytes);
             if (gbps <= out->read_gbps) continue;
             out->read_gbps = gbps;
             out->read_kernel = r->name;
         }
 }
 
-/* Every reader over `bytes` of memory, `passes` times. The fields of `out` are set anew. */
-static int measure_reading(ttx_limits *out, ttx_pool *pool, uint64_t bytes, int passes,
-                           ttx_err *err) {
-    const limit_reader *tables[4] = {limit_readers_sse2};
-    int n = 1;
-    if (__builtin_cpu_supports("avx2")) tables[n++] = limit_readers_avx2;
-    if (__builtin_cpu_supports("avx512f")) tables[n++] = limit_readers_avx512;
+/* Memory of our own in huge pages, touched. */
+static int map_memory(read_job *j, uint8_t **map, uint64_t bytes, ttx_pool *pool, ttx_err *err) {
+    *map =
+        mmap(NULL, bytes + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (*map == MAP_FAILED) {
+        *map = NULL;
+        return ttx_fail_nomem(err, "measuring the bandwidth", bytes + HUGE_PAGE);
+    }
+    j->mem = *map + (HUGE_PAGE - (uintptr_t)*map % HUGE_PAGE) % HUGE_PAGE;
+    madvise(j->mem, bytes, MADV_HUGEPAGE);
+    ttx_pool_run(pool, (int64_t)(bytes / CHUNK_BYTES), 1, 0, fill_chunks, j);
+    return TTX_OK;
+}
 
+static int measure_reading(ttx_limits *out, ttx_pool *pool, ttx_err *err) {
     uint64_t available = ttx_memory_available() / 2;
-    out->read_gbps = 0;
-    out->read_kernel = "";
-    out->read_bytes = available && available < bytes ? available : bytes;
+    uint8_t *map;
+    read_job j = {0};
+    out->read_bytes = available && available < READ_BYTES ? available : READ_BYTES;
     out->read_bytes -= out->read_bytes % CHUNK_BYTES;
     if (out->read_bytes < 8 * out->cache_bytes) return TTX_OK; /* it would be the cache's speed */
-    uint64_t mapped = out->read_bytes + HUGE_PAGE;
-    uint8_t *map = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (map == MAP_FAILED) return ttx_fail_nomem(err, "measuring the bandwidth", mapped);
-    read_job j = {.mem = map + (HUGE_PAGE - (uintptr_t)map % HUGE_PAGE) % HUGE_PAGE};
-    madvise(j.mem, out->read_bytes, MADV_HUGEPAGE);
-    ttx_pool_run(pool, (int64_t)(out->read_bytes / CHUNK_BYTES), 1, 0, fill_chunks, &j);
+    int rc = map_memory(&j, &map, out->read_bytes, pool, err);
+    if (rc) return rc;
     /* Pass by pass, not kernel by kernel: a disturbance then hits all of them. */
     uint64_t start = ttx_now_ns();
-    for (int pass = 0; pass < passes && ttx_now_ns() - start < PATIENCE_NS; pass++)
-        time_readers(out, pool, &j, tables);
-    munmap(map, mapped);
+    for (int pass = 0; pass < PASSES && ttx_now_ns() - start < PATIENCE_NS; pass++)
+        time_readers(out, pool, &j);
+    munmap(map, out->read_bytes + HUGE_PAGE);
     return TTX_OK;
+}
+
+/* ---- the meter ---- */
+
+struct ttx_meter {
+    ttx_pool *pool;
+    const limit_reader *reader;
+    read_job job;
+    uint8_t *map;
+    uint64_t bytes;
+};
+
+int ttx_meter_open(ttx_meter **out, const ttx_limits *l, ttx_err *err) {
+    const limit_reader *tables[4];
+    *out = NULL;
+    if (l->read_gbps <= 0) return TTX_OK;
+    ttx_meter *m = calloc(1, sizeof *m);
+    if (!m) return ttx_fail_nomem(err, "measuring the bandwidth", sizeof *m);
+    list_readers(tables);
+    for (int t = 0; tables[t]; t++)
+        for (const limit_reader *r = tables[t]; r->name; r++)
+            if (strcmp(r->name, l->read_kernel) == 0) m->reader = r;
+    m->bytes = 8 * l->cache_bytes > METER_BYTES ? 8 * l->cache_bytes : METER_BYTES;
+    m->bytes -= m->bytes % CHUNK_BYTES;
+    int rc = ttx_pool_create(&m->pool, l->n_threads, err);
+    if (!rc) rc = map_memory(&m->job, &m->map, m->bytes, m->pool, err);
+    if (rc)
+        ttx_meter_close(m);
+    else
+        *out = m;
+    return rc;
+}
+
+void ttx_meter_close(ttx_meter *m) {
+    if (!m) return;
+    ttx_pool_destroy(m->pool);
+    if (m->map) munmap(m->map, m->bytes + HUGE_PAGE);
+    free(m);
+}
+
+/* The second pass finds the page tables cached, and its neighbours awake, as a long reading does.
+ */
+double ttx_meter_read(ttx_meter *m) {
+    double first = time_reader(m->pool, &m->job, m->reader, m->bytes);
+    double second = time_reader(m->pool, &m->job, m->reader, m->bytes);
+    return first > second ? first : second;
 }
 
 /* ---- computing ---- */
@@ -171,14 +235,10 @@ static uint64_t last_level_cache(void) {
 
 static int measure(ttx_limits *l, bool all, ttx_err *err) {
     ttx_pool *pool;
-    uint64_t few = 8 * l->cache_bytes > AGAIN_BYTES ? 8 * l->cache_bytes : AGAIN_BYTES;
     int rc = ttx_pool_create(&pool, l->n_threads, err);
     if (rc) return rc;
-    if (all || l->peak_gops > 0) measure_computing(l, pool, all);
-    if (all)
-        rc = measure_reading(l, pool, READ_BYTES, PASSES, err);
-    else if (l->read_gbps > 0)
-        rc = measure_reading(l, pool, few < READ_BYTES ? few : READ_BYTES, AGAIN_PASSES, err);
+    measure_computing(l, pool, all);
+    if (all) rc = measure_reading(l, pool, err);
     ttx_pool_destroy(pool);
     return rc;
 }
@@ -191,19 +251,6 @@ int ttx_limits_measure(ttx_limits *out, ttx_err *err) {
     return measure(out, true, err);
 }
 
-int ttx_limits_again(ttx_limits *l, ttx_err *err) {
-    return measure(l, false, err);
-}
-
-ttx_limits ttx_limits_best(const ttx_limits *a, const ttx_limits *b) {
-    ttx_limits best = *a;
-    if (b->read_gbps > a->read_gbps) {
-        best.read_gbps = b->read_gbps;
-        best.read_kernel = b->read_kernel;
-    }
-    if (b->peak_gops > a->peak_gops) {
-        best.peak_gops = b->peak_gops;
-        best.peak_unit = b->peak_unit;
-    }
-    return best;
+int ttx_limits_peak_again(ttx_limits *l, ttx_err *err) {
+    return l->peak_gops > 0 ? measure(l, false, err) : TTX_OK;
 }

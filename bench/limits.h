@@ -2,9 +2,9 @@
  *
  * Measured, not looked up: data sheets know neither the virtual machine nor its neighbours. Both
  * are the best of several kernels and passes with every core at work, so a busy machine shows
- * limits that are too low, never too high. What neighbours leave changes within seconds: measure
- * again beside what is judged. Not measured: writing, latency, AMX tiles (their place is taken by
- * "unknown" on machines that have them).
+ * limits that are too low, never too high. What neighbours leave changes within seconds: a meter
+ * measures again beside what is judged. Not measured: writing, latency, AMX tiles (their place is
+ * taken by "unknown" on machines that have them).
  */
 #ifndef TTX_LIMITS_H
 #define TTX_LIMITS_H
@@ -38,11 +38,18 @@ typedef struct ttx_limits {
  * Errors: TTX_E_RUNTIME (no memory). */
 int ttx_limits_measure(ttx_limits *out, ttx_err *err);
 
-/* Measures read_gbps and peak_gops of `l` once more, in a third of a second and in less memory:
- * what this moment allows, more or less than before. What is unknown stays so. Errors: as above. */
-int ttx_limits_again(ttx_limits *l, ttx_err *err);
+/* Measures peak_gops of `l` once more: what this moment allows, more or less than before. Unknown
+ * stays so. Errors: as above. */
+int ttx_limits_peak_again(ttx_limits *l, ttx_err *err);
 
-/* The better of both: for a test that ran between them. */
-ttx_limits ttx_limits_best(const ttx_limits *a, const ttx_limits *b);
+/* Reads memory as the fastest reader of the limits did, between the pieces of what is judged: the
+ * best that was ever seen judges the machine's neighbours too. Takes 512 MiB, or eight times the
+ * last-level cache. */
+typedef struct ttx_meter ttx_meter;
+/* NULL in *out: the limits know no bandwidth. Errors: as above. */
+int ttx_meter_open(ttx_meter **out, const ttx_limits *l, ttx_err *err);
+void ttx_meter_close(ttx_meter *m); /* NULL is fine */
+/* 1e9 bytes a second, of about 30 ms. */
+double ttx_meter_read(ttx_meter *m);
 
 #endif
