@@ -6,7 +6,7 @@
 
 const char bench_kv_types[] = "f16|f32|q8_0";
 const char bench_prefetches[] = TTX_PREFETCH_CHOICES;
-const char bench_load_modes[] = "auto|mmap|mlock|stream|none";
+const char bench_load_modes[] = TTX_LOAD_MODE_CHOICES;
 const char bench_isas[] = "auto|scalar|avx2|avx512|vnni|amx";
 
 static int add(bench_values *out, int64_t value, const char *option, ttx_err *err) {

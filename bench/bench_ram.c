@@ -45,11 +45,10 @@ uint64_t ram_device_bytes(void) {
     return v;
 }
 
-void ram_watch_open(ram_watch *w, ttx_engine *e, const ttx_engine_args *args) {
+void ram_watch_open(ram_watch *w, ttx_engine *e) {
     const ttx_hparams *hp = &e->model->hp;
     *w = (ram_watch){
         .engine = e,
-        .args = args,
         .routes = {.n_layer = hp->n_layer, .n_expert = hp->n_expert, .k = TTX_MAX_EXPERTS_USED},
         .position = -1};
     if (hp->n_expert && e->n_sinks < (int)(sizeof e->sinks / sizeof *e->sinks))
@@ -118,7 +117,7 @@ static double distinct_bytes(const ram_watch *w, const ttx_plan *plan) {
 /* How fast the same tokens could have been streamed at most. */
 static int find_bound(ram_watch *w, ram_result *r, const ttx_disk *disk, double n, ttx_err *err) {
     ttx_sim_result sim;
-    ttx_engine_args args = *w->args;
+    ttx_engine_args args = w->engine->args;
     bool experts = w->engine->model->hp.n_expert > 0;
     sim_model m = {.file = w->engine->file,
                    .model = w->engine->model,

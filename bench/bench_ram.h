@@ -39,7 +39,6 @@ typedef struct ram_result {
 
 typedef struct ram_watch {
     ttx_engine *engine;
-    const ttx_engine_args *args;
     ttx_sim_routes routes; /* of all decoded tokens */
     uint32_t routes_cap, begin, end;
     int64_t position;
@@ -49,7 +48,7 @@ typedef struct ram_watch {
 } ram_watch;
 
 /* Listens to an engine that was just opened, before its session is; close before the engine is. */
-void ram_watch_open(ram_watch *w, ttx_engine *e, const ttx_engine_args *args);
+void ram_watch_open(ram_watch *w, ttx_engine *e);
 void ram_watch_close(ram_watch *w);
 /* Bytes that this process has had read from devices so far; 0: the system does not say. */
 uint64_t ram_device_bytes(void);

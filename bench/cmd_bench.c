@@ -258,7 +258,7 @@ static int open_setup(bench *b, const char *path, const ttx_engine_args *args, t
                  b->engine.model->arch->name, (double)ttx_model_bytes(b->engine.model) / (1 << 20),
                  ttx_isa_name(b->engine.rt.isa), b->engine.load_s);
     if (!b->beyond) return TTX_OK;
-    ram_watch_open(&b->watch, &b->engine, args);
+    ram_watch_open(&b->watch, &b->engine);
     b->watch.read_at_open = read;
     b->how.mark = ram_watch_mark;
     b->how.mark_ctx = &b->watch;
@@ -458,9 +458,10 @@ static const ttx_opt options[] = {
     {"--evict", OPT_ENUM, TTX_ARG(evict), "HOW", "mmap: what becomes of pages that have been used",
      .choices = TTX_EVICT_CHOICES},
     {"--expert-cache", OPT_ENUM, TTX_ARG(cache_policy), "POLICY",
-     "which expert leaves the cache: see ttx run", .choices = TTX_CACHE_POLICY_NAMES},
+     "which expert leaves the cache: see ttx run", .choices = TTX_CACHE_POLICY_NAMES,
+     .shown_default = TTX_CACHE_DEFAULT_NAME},
     {"--guess", OPT_ENUM, TTX_ARG(guess), "HOW", "which experts are guessed: see ttx run",
-     .choices = TTX_GUESS_NAMES},
+     .choices = TTX_GUESS_NAMES, .shown_default = "router"},
     {"--hints", OPT_STR, TTX_ARG(hints), "FILE", "hints of an earlier run: see ttx run"},
     {"--pattern", OPT_STR, TTX_ARG(pattern), "FILE", "pattern of an earlier run: see ttx run"},
     {"--cold", OPT_FLAG, BENCH(cold),

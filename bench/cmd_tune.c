@@ -30,6 +30,7 @@ typedef struct tuning {
     int32_t policy, guess; /* the choice; guess 0: off */
     double predicted_ts;
     uint32_t n_slots;
+    bool fits; /* all of the model does */
 } tuning;
 
 /* ---- measuring ---- */
@@ -75,6 +76,7 @@ static int try_choice(tuning *t, sim_model *m, const ttx_sim_settings *how, int3
                100.0 * (double)r.expert_hits / (double)(r.expert_uses + !r.expert_uses),
                r.bytes * 1e-6 / r.n_step, ts);
     t->n_slots = r.layout.n_slots;
+    t->fits = r.layout.pinned == r.layout.dense && r.layout.n_slots == r.layout.n_experts;
     if (ts <= t->predicted_ts) return TTX_OK;
     t->predicted_ts = ts;
     t->policy = policy;
@@ -143,6 +145,7 @@ static cJSON *hints(const tuning *t) {
     ttx_trace_model_hash(t->engine.model, hash);
     bool ok = run && cJSON_AddStringToObject(o, "model_hash", hash) &&
               cJSON_AddStringToObject(run, "ram", t->args.ram) &&
+              cJSON_AddStringToObject(run, "load_mode", t->fits ? "mmap" : "stream") &&
               cJSON_AddStringToObject(run, "expert_cache",
                                       bench_choice(TTX_CACHE_POLICY_NAMES, t->policy, p)) &&
               cJSON_AddStringToObject(run, "prefetch", t->guess ? "all" : "layer") &&
@@ -206,7 +209,7 @@ static int run(const void *arg, ttx_err *err) {
     int rc = ttx_disk_measure(&t.disk, t.args.model, TTX_DISK_BYTES, err);
     if (!rc) rc = ttx_engine_open(&t.engine, &t.args, err);
     if (!rc) {
-        ram_watch_open(&t.watch, &t.engine, &t.args);
+        ram_watch_open(&t.watch, &t.engine);
         rc = measure(&t, err);
         if (!rc) rc = choose(&t, err);
         if (!rc) print_choice(&t);
@@ -254,10 +257,10 @@ const ttx_command ttx_cmd_tune = {
         "Measures the disk and a short streamed run, simulates every cache policy and predictor "
         "at\n"
         "the same budget with the experts that the run chose (see ttx sim), and names the best.\n"
-        "The hints file holds that choice and the experts that were used most, so that a run\n"
-        "with --hints begins with a warm cache.",
+        "The hints file holds that choice and the experts that were used most: a run with --hints\n"
+        "does as was chosen and begins with a warm cache.",
     .examples = "  # once\n  ttx tune -m big.gguf --ram 8G -o hints.json\n"
-                "  # from then on\n  ttx run -m big.gguf --ram 8G --hints hints.json -p \"Once\"",
+                "  # from then on\n  ttx run -m big.gguf --hints hints.json -p \"Once\"",
     .options = options,
     .settings_size = sizeof(settings),
     .defaults = defaults,

@@ -19,7 +19,8 @@ enum { MAX_HINTS = 1 << 28 }; /* bytes of a file of hints */
 
 void ttx_engine_args_defaults(ttx_engine_args *a) {
     *a = (ttx_engine_args){.n_ctx = TTX_CTX_DEFAULT,
-                           .cache_policy = TTX_CACHE_LFU_AGED,
+                           .cache_policy = -1,
+                           .guess = -1,
                            .trace_level = TTX_LEVEL_HEAD,
                            .n_ubatch = ttx_session_default_settings().n_ubatch};
 }
@@ -177,7 +178,8 @@ static int read_hints(ttx_engine *e, const ttx_engine_args *a, ttx_err *err) {
         rc = (i ? ttx_pattern_read : ttx_hints_read)(&e->hints, e->model, text, n, paths[i], err);
         free(text);
     }
-    return rc;
+    e->args = *a;
+    return rc ? rc : ttx_ram_take_hints(&e->args, &e->hints, err);
 }
 
 /* Decides who gets how much memory, and opens the file's weights accordingly. */
@@ -189,7 +191,7 @@ static int open_residency(ttx_engine *e, const ttx_engine_args *a, ttx_err *err)
     e->needs = calloc(1, sizeof *e->needs);
     if (!e->needs) return ttx_fail_nomem(err, "memory plan", sizeof *e->needs);
     int rc = read_hints(e, a, err);
-    if (!rc) rc = ttx_ram_choose(e->model, &e->rt, a, &e->hints, &set, &plan, e->needs, err);
+    if (!rc) rc = ttx_ram_choose(e->model, &e->rt, &e->args, &e->hints, &set, &plan, e->needs, err);
     if (!rc) rc = ttx_runtime_open_residency(&e->rt, e->file, &set, err);
     ttx_ram_plan_free(&plan);
     return rc;

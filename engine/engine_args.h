@@ -33,8 +33,8 @@ typedef struct ttx_engine_args {
      * many bytes, at least one and at most n_ubatch. */
     uint32_t n_outputs;
     uint64_t output_bytes;
-    int32_t cache_policy; /* a ttx_cache_policy */
-    int32_t guess;        /* a ttx_guess_kind */
+    int32_t cache_policy; /* a ttx_cache_policy; -1: not said */
+    int32_t guess;        /* a ttx_guess_kind; -1: not said */
     int32_t prefetch;     /* index into TTX_PREFETCH_CHOICES */
     uint32_t prefetch_ahead;
     const char *pin;             /* "auto", "off", a size, "@list"; NULL: auto */
@@ -53,6 +53,7 @@ typedef struct ttx_engine_args {
 
 void ttx_engine_args_defaults(ttx_engine_args *a);
 
+#define TTX_LOAD_MODE_CHOICES  "auto|mmap|mlock|stream|none"
 #define TTX_PREFETCH_CHOICES   "auto|off|layer|expert|all|on"
 #define TTX_EVICT_CHOICES      "off|cold|dontneed"
 #define TTX_EVICT_WHEN_CHOICES "deselected|layer"
@@ -80,18 +81,18 @@ void ttx_engine_args_defaults(ttx_engine_args *a);
     {"-lm, --load-mode", OPT_ENUM, TTX_ARG(load_mode), "MODE", \
      "auto: mmap if the model fits, else stream; mmap: the page cache holds the file; mlock: the " \
      "same, locked in memory; stream: keep what fits in --ram, read the rest as it is needed; " \
-     "none: read all into memory of our own", .choices = "auto|mmap|mlock|stream|none"}, \
+     "none: read all into memory of our own", .choices = TTX_LOAD_MODE_CHOICES}, \
     {"--ram", OPT_STR, TTX_ARG(ram), "SIZE", \
      "memory for everything: 3G, 50% of what is available, or auto; a model larger than that is " \
      "streamed", .shown_default = "no limit if the model fits, else auto"}, \
     {"--expert-cache", OPT_ENUM, TTX_ARG(cache_policy), "POLICY", \
      "which expert leaves the cache of a streamed model: the one that was not used for longest, was " \
      "used least often of late, was passed over most often, or whose next use is expected last", \
-     .choices = TTX_CACHE_POLICY_NAMES}, \
+     .choices = TTX_CACHE_POLICY_NAMES, .shown_default = TTX_CACHE_DEFAULT_NAME}, \
     {"--guess", OPT_ENUM, TTX_ARG(guess), "HOW", \
      "streaming: which experts to read before they are chosen: those that the next layer's router " \
      "names now, that the previous token used, that are used most often, or that most often came next", \
-     .choices = TTX_GUESS_NAMES}, \
+     .choices = TTX_GUESS_NAMES, .shown_default = "router"}, \
     {"--prefetch", OPT_ENUM, TTX_ARG(prefetch), "WHAT", \
      "what is read before it is needed: the weights of the layers ahead, experts (streamed: those " \
      "that are likely to be chosen; mmap: all of an expert once it is chosen), or both (all, on); " \
@@ -110,8 +111,8 @@ void ttx_engine_args_defaults(ttx_engine_args *a);
      "... of an expert that the next token does without, or of all that a layer has used", \
      .choices = TTX_EVICT_WHEN_CHOICES}, \
     {"--hints", OPT_STR, TTX_ARG(hints), "FILE", \
-     "what `ttx report --hints` says of an earlier run: which weights to keep first, which experts to " \
-     "have ready"}, \
+     "what `ttx report --hints` or `ttx tune` says of an earlier run: which weights to keep first, " \
+     "which experts to have ready, and options that are not given here"}, \
     {"--pattern", OPT_STR, TTX_ARG(pattern), "FILE", \
      "streaming: guess experts by access_pattern.json of an earlier run's trace"}, \
     {"--io-threads", OPT_FLAG, TTX_ARG(io_threads), \
@@ -172,6 +173,7 @@ typedef struct ttx_engine {
     ttx_runtime rt;
     struct ttx_ram_needs *needs; /* memory besides the weights */
     ttx_hints hints;
+    ttx_engine_args args; /* the options, with those that the hints add */
     ttx_route_file *routes;
     ttx_route_source source;
     ttx_route_writer *route_writer;

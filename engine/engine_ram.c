@@ -42,6 +42,57 @@ int ttx_parse_ram(const char *text, uint64_t *bytes, ttx_err *err) {
                     text);
 }
 
+/* ---- hints ---- */
+
+/* Index of the text among "a|b|c"; -1: none of them. */
+static int32_t choice_of(const char *choices, const char *text) {
+    size_t n = strlen(text);
+    for (int32_t i = 0;; i++) {
+        size_t len = strcspn(choices, "|");
+        if (len == n && memcmp(choices, text, n) == 0) return i;
+        if (!choices[len]) return -1;
+        choices += len + 1;
+    }
+}
+
+int ttx_ram_take_hints(ttx_engine_args *a, const ttx_hints *hints, ttx_err *err) {
+    const ttx_hints_run *run = &hints->run;
+    bool mode_is_open = a->load_mode == 0 && !a->no_mmap && !a->mlock;
+    const struct {
+        const char *option, *text, *choices;
+        int32_t *to;
+        bool open;
+    } v[] = {
+        {"--load-mode", run->load_mode, TTX_LOAD_MODE_CHOICES, &a->load_mode, mode_is_open},
+        {"--expert-cache", run->expert_cache, TTX_CACHE_POLICY_NAMES, &a->cache_policy,
+         a->cache_policy < 0},
+        {"--prefetch", run->prefetch, TTX_PREFETCH_CHOICES, &a->prefetch, a->prefetch == 0},
+        {"--guess", run->guess, TTX_GUESS_NAMES, &a->guess, a->guess < 0},
+    };
+    char taken[192] = "";
+    size_t n = 0;
+    uint64_t bytes;
+    if (*run->ram && ttx_parse_ram(run->ram, &bytes, NULL))
+        return ttx_fail(err, TTX_E_USAGE,
+                        "%s: run: expected 'ram' to be a size, a percentage or 'auto', found '%s'",
+                        a->hints, run->ram);
+    if (*run->ram && !a->ram) {
+        a->ram = run->ram;
+        n += (size_t)snprintf(taken, sizeof taken, " --ram %s", run->ram);
+    }
+    for (size_t i = 0; i < sizeof v / sizeof *v; i++) {
+        int32_t choice = *v[i].text ? choice_of(v[i].choices, v[i].text) : 0;
+        if (choice < 0)
+            return ttx_fail(err, TTX_E_USAGE, "%s: run: expected %s out of %s, found '%s'",
+                            a->hints, v[i].option + 2, v[i].choices, v[i].text);
+        if (!*v[i].text || !v[i].open) continue;
+        *v[i].to = choice;
+        n += (size_t)snprintf(taken + n, sizeof taken - n, " %s %s", v[i].option, v[i].text);
+    }
+    if (n) ttx_note("%s: taking%s", a->hints, taken);
+    return TTX_OK;
+}
+
 static ttx_load_mode asked_mode(const ttx_engine_args *a, bool *automatic) {
     static const ttx_load_mode modes[] = {TTX_LOAD_MMAP, TTX_LOAD_MMAP, TTX_LOAD_MLOCK,
                                           TTX_LOAD_STREAM, TTX_LOAD_NONE};
@@ -165,8 +216,8 @@ int ttx_ram_choose(const ttx_model *model, ttx_runtime *rt, const ttx_engine_arg
         set->budget = needs->budget;
         set->reserved = reserved;
         set->rows_at_once = session.n_ubatch;
-        set->policy = (ttx_cache_policy)a->cache_policy;
-        set->guess = (ttx_guess_kind)a->guess;
+        if (a->cache_policy >= 0) set->policy = (ttx_cache_policy)a->cache_policy;
+        if (a->guess >= 0) set->guess = (ttx_guess_kind)a->guess;
     }
     uint64_t memory = limit > reserved ? limit - reserved : 0;
     return switches(model, a, hints, large, memory, set, plan, err);

@@ -16,6 +16,10 @@ typedef struct ttx_ram_needs {
 /* "3G", "50%" (of what is available), "auto". Errors: TTX_E_USAGE. */
 int ttx_parse_ram(const char *text, uint64_t *bytes, ttx_err *err);
 
+/* Fills in what the options leave open and the hints say, with one note. The texts stay the hints'.
+ * Errors: TTX_E_USAGE (not an option's value). */
+int ttx_ram_take_hints(ttx_engine_args *a, const ttx_hints *hints, ttx_err *err);
+
 /* What a residency's settings borrow. All zeros is empty. */
 typedef struct ttx_ram_plan {
     ttx_plan plan;

@@ -135,6 +135,31 @@ static int read_warm(reader *r, ttx_hints *h) {
     return TTX_OK;
 }
 
+/* What an option means, the command line's reader knows. */
+static int read_run(const reader *r, ttx_hints_run *run) {
+    const struct {
+        const char *key;
+        char *to;
+        size_t size;
+    } texts[] = {
+        {"ram", run->ram, sizeof run->ram},
+        {"load_mode", run->load_mode, sizeof run->load_mode},
+        {"expert_cache", run->expert_cache, sizeof run->expert_cache},
+        {"prefetch", run->prefetch, sizeof run->prefetch},
+        {"guess", run->guess, sizeof run->guess},
+    };
+    const cJSON *o = cJSON_GetObjectItemCaseSensitive(r->root, "run");
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        const cJSON *x = cJSON_GetObjectItemCaseSensitive(o, texts[i].key);
+        const char *text = get_text(o, texts[i].key);
+        if (x && (!*text || strlen(text) >= texts[i].size))
+            return ttx_fail(r->err, TTX_E_USAGE, "%s: run: expected '%s' to be a short text",
+                            r->path, texts[i].key);
+        strcpy(texts[i].to, text);
+    }
+    return TTX_OK;
+}
+
 int ttx_hints_read(ttx_hints *h, const ttx_model *m, const char *text, size_t n, const char *path,
                    ttx_err *err) {
     reader r = {.m = m, .path = path, .err = err};
@@ -146,6 +171,7 @@ int ttx_hints_read(ttx_hints *h, const ttx_model *m, const char *text, size_t n,
             ttx_fail(err, TTX_E_USAGE, "%s: expected 'pin' or 'warm_experts', found neither", path);
     if (!rc) rc = read_pins(&r, h);
     if (!rc) rc = read_warm(&r, h);
+    if (!rc) rc = read_run(&r, &h->run);
     cJSON_Delete(root);
     return rc;
 }

@@ -29,6 +29,8 @@ typedef enum ttx_cache_policy {
 
 /* In the order of the enumeration, as options name them. */
 #define TTX_CACHE_POLICY_NAMES "lru|lfu-aged|least-stale|layer-aware"
+#define TTX_CACHE_DEFAULT      TTX_CACHE_LFU_AGED
+#define TTX_CACHE_DEFAULT_NAME "lfu-aged"
 
 enum { TTX_HALF_LIFE = 32 };
 

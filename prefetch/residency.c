@@ -36,7 +36,8 @@ struct ttx_residency {
 };
 
 ttx_residency_settings ttx_residency_default_settings(void) {
-    return (ttx_residency_settings){.mode = TTX_LOAD_MMAP, .pin_bytes = TTX_PIN_AUTO};
+    return (ttx_residency_settings){
+        .mode = TTX_LOAD_MMAP, .pin_bytes = TTX_PIN_AUTO, .policy = TTX_CACHE_DEFAULT};
 }
 
 bool ttx_residency_wants_plan(const ttx_residency_settings *set) {

@@ -126,8 +126,26 @@ def tune():
     assert uses and uses == sorted(uses, reverse=True) and all(x["layer_id"] < 4 and x["expert_id"] < 16
                                                                for x in hints["warm_experts"]), hints
     text = ["run", "-m", "moe.gguf", "-p", "the end", "-n", "8", "--temp", "0", "--ignore-eos", "-c", "128", "-ub", "32"]
-    plain, hinted = ttx(*text), ttx(*text, "--ram", ram, "-lm", "stream", "--hints", "hints.json")
+    plain, hinted = ttx(*text), ttx(*text, "--hints", "hints.json", "--json", "run.json")
     assert hinted.returncode == 0 and hinted.stdout == plain.stdout, hinted
+    taken = "hints.json: taking --ram {ram} --load-mode {load_mode} --expert-cache {expert_cache} --prefetch {prefetch} " \
+        "--guess {guess}\n".format(**run)
+    assert run["load_mode"] == "stream" and hinted.stderr.startswith("ttx: " + taken), hinted
+    budget = json.loads(Path("run.json").read_text())["residency"]["budget_bytes"]
+    assert budget == int(ram[:-1]) << 20, budget
+    other = ttx(*text, "--hints", "hints.json", "--ram", f"{smallest() + 9}M", "--guess", "previous", "--json", "run.json")
+    assert other.returncode == 0 and other.stdout == plain.stdout, other
+    taken = "hints.json: taking --load-mode {load_mode} --expert-cache {expert_cache} --prefetch {prefetch}\n".format(**run)
+    assert other.stderr.startswith("ttx: " + taken), other
+    assert json.loads(Path("run.json").read_text())["residency"]["budget_bytes"] == smallest() + 9 << 20
+    for key, value, message in [
+        ("ram", "lots", "expected 'ram' to be a size, a percentage or 'auto', found 'lots'"),
+        ("expert_cache", "best", "expected expert-cache out of lru|lfu-aged|least-stale|layer-aware, found 'best'"),
+        ("prefetch", 3, "expected 'prefetch' to be a short text"),
+    ]:
+        Path("wrong.json").write_text(json.dumps({**hints, "run": {**run, key: value}}))
+        p = ttx(*text, "--hints", "wrong.json")
+        assert p.returncode == 2 and p.stderr == f"ttx: wrong.json: run: {message}\n", p
     p = ttx("tune", "-m", "t.gguf", "--ram", "60M", "-n", "8", "-c", "128", "-ub", "32", "-o", "dense.json")
     assert p.returncode == 0 and json.loads(Path("dense.json").read_text())["pin"] == {"ranges": []}, p
     p = ttx("tune", "-m", "t.gguf", "--ram", "60M", "-n", "128", "-c", "128")

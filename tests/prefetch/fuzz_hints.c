@@ -96,7 +96,8 @@ static size_t make_hints(char *text) {
         "%s{\"tensor_name\":\"%s\",\"file_offset\":%llu,\"size_bytes\":%llu},"
         "{\"tensor_name\":\"%s\",\"layer_id\":1,\"expert_id\":1,\"file_offset\":%llu,"
         "\"size_bytes\":64}]},\"warm_experts\":[{\"layer_id\":1,\"expert_id\":1,\"tokens\":9},"
-        "{\"layer_id\":0,\"expert_id\":0,\"tokens\":4}]}",
+        "{\"layer_id\":0,\"expert_id\":0,\"tokens\":4}],\"run\":{\"ram\":\"3G\","
+        "\"load_mode\":\"stream\",\"expert_cache\":\"lru\",\"guess\":\"router\"}}",
         hints_head, t->name, (unsigned long long)t->offset, (unsigned long long)t->size, e->name,
         (unsigned long long)e->offset + 64);
 }
