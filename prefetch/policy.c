@@ -74,7 +74,8 @@ static double expected(const ttx_policy *p, const ttx_policy_expert *e, uint32_t
 double ttx_policy_worth(const ttx_policy *p, uint32_t layer, uint32_t expert) {
     const ttx_policy_expert *e = of(p, layer, expert);
     switch (p->kind) {
-    case TTX_CACHE_LFU_AGED: return e->weight;
+    case TTX_CACHE_LFU_AGED:
+        return e->weight - distance(p, layer) / (p->n_layer * (double)TTX_HALF_LIFE);
     case TTX_CACHE_LEAST_STALE:
         return -(passed_over(p, e, layer) * p->n_layer + distance(p, layer));
     case TTX_CACHE_LAYER_AWARE: return -expected(p, e, layer);

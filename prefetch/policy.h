@@ -17,7 +17,8 @@
  * again. */
 typedef enum ttx_cache_policy {
     TTX_CACHE_LRU,         /* the one that was not used for longest */
-    TTX_CACHE_LFU_AGED,    /* the one used least often of late */
+    TTX_CACHE_LFU_AGED,    /* the one used least often of late, as its uses will count when its layer
+                              is run again: of equal ones the most distant goes */
     TTX_CACHE_LEAST_STALE, /* the one passed over by its router most often since its last use; of
                               those the most distant (after SpecMD, arXiv 2602.03921) */
     TTX_CACHE_LAYER_AWARE, /* the one whose next use is expected last, from how often it was used of
@@ -32,7 +33,7 @@ typedef enum ttx_cache_policy {
 #define TTX_CACHE_DEFAULT      TTX_CACHE_LFU_AGED
 #define TTX_CACHE_DEFAULT_NAME "lfu-aged"
 
-enum { TTX_HALF_LIFE = 32 };
+enum { TTX_HALF_LIFE = 12 }; /* as routes of real models have it: docs/simulator.md */
 
 /* What is yet to come: layers from now on until the expert is used. */
 typedef struct ttx_future {

@@ -134,6 +134,14 @@ static void check_ageing(void) {
     ttx_policy_use(&p, 0, 3);
     CHECK(ttx_policy_worth(&p, 0, 2) > ttx_policy_worth(&p, 1, 2)); /* loaded, never seen */
     CHECK(ttx_policy_worth(&p, 0, 2) < ttx_policy_worth(&p, 0, 3));
+    /* Of two that were used once in the same step, the one goes whose layer comes later. */
+    ttx_policy_layer(&p, 0);
+    ttx_policy_use(&p, 0, 4);
+    ttx_policy_layer(&p, 1);
+    ttx_policy_use(&p, 1, 4);
+    CHECK(ttx_policy_worth(&p, 0, 4) > ttx_policy_worth(&p, 1, 4));
+    ttx_policy_layer(&p, 0);
+    CHECK(ttx_policy_worth(&p, 0, 4) < ttx_policy_worth(&p, 1, 4));
     ttx_policy_close(&p);
 }
 
