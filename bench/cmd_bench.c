@@ -11,6 +11,7 @@
 
 #include "models.h"
 #include "pool.h"
+#include "readfile.h"
 #include "roofline.h"
 #include "tokenizer.h"
 

@@ -7,6 +7,7 @@
 
 #include "npy.h"
 #include "outfile.h"
+#include "readfile.h"
 #include "tokenizer.h"
 
 #include <ctype.h>

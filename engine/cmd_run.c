@@ -8,6 +8,7 @@
 #include "engine_ram.h"
 #include "generate.h"
 #include "outfile.h"
+#include "readfile.h"
 
 #include <cJSON.h>
 #include <errno.h>

@@ -211,8 +211,4 @@ const volatile sig_atomic_t *ttx_catch_interrupt(void);
  * it was first caught, and whichever thread the signal went to. */
 bool ttx_wait_for_input(void);
 
-/* The whole of a file (or of /dev/stdin), NUL-terminated; the caller frees. `limit`: the most bytes
- * that make sense. Errors: TTX_E_RUNTIME, TTX_E_USAGE (larger). */
-int ttx_read_file(const char *path, uint64_t limit, char **data, size_t *n, ttx_err *err);
-
 #endif

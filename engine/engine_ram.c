@@ -2,7 +2,10 @@
 #include "engine_ram.h"
 
 #include "budget.h"
+#include "engine_trace.h"
 #include "note.h"
+#include "readfile.h"
+#include "readfile.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -5,16 +5,17 @@
  */
 #include "trace_check.h"
 
+#include "readfile.h"
 #include "route.h"
 #include "trace_file.h"
 
 #include <cJSON.h>
-#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+
+enum { MAX_PATTERN = 1 << 30 };
 
 /* A row of the pattern. */
 struct step {
@@ -66,12 +67,9 @@ problem(struct check *c, const char *format, ...) {
 
 static int read_pattern(struct check *c, ttx_err *err) {
     char *path = ttx_trace_path(c->m, "access_pattern.json"), *text = NULL;
-    struct stat st;
+    size_t size = 0;
     int rc = TTX_OK;
-    FILE *f = path ? fopen(path, "re") : NULL;
-    if (f && fstat(fileno(f), &st) == 0 && st.st_size < 1 << 30)
-        text = calloc(1, (size_t)st.st_size + 1);
-    size_t size = f && text ? fread(text, 1, (size_t)st.st_size, f) : 0;
+    if (path) ttx_read_file(path, MAX_PATTERN, &text, &size, NULL); /* unreadable is none */
     cJSON *doc = text ? cJSON_ParseWithLength(text, size) : NULL;
     const cJSON *list = cJSON_GetObjectItemCaseSensitive(doc, "per_token_pattern"), *o;
     int n = cJSON_IsArray(list) ? cJSON_GetArraySize(list) : 0;
@@ -97,7 +95,6 @@ static int read_pattern(struct check *c, ttx_err *err) {
     cJSON_Delete(doc);
     free(text);
     free(path);
-    if (f) fclose(f);
     return rc;
 }
 

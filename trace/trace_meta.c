@@ -1,6 +1,7 @@
 /* trace_meta.c -- see trace_meta.h. Everything read is checked: a directory may hold anything. */
 #include "trace_meta.h"
 
+#include "readfile.h"
 #include "trace_file.h"
 
 #include <cJSON.h>
@@ -67,22 +68,10 @@ static int bad(const ttx_trace_meta *m, const char *what, const char *expected, 
 
 static int read_json(ttx_trace_meta *m, ttx_err *err) {
     char *path = join(m->dir, TTX_TRACE_META), *text = NULL;
-    struct stat st = {0};
-    int rc = TTX_OK;
-    FILE *f = path ? fopen(path, "re") : NULL;
-    if (!path) rc = ttx_fail_nomem(err, "path", 0);
-    if (!rc && (!f || fstat(fileno(f), &st)))
-        rc = ttx_fail(err, TTX_E_RUNTIME, "%s: cannot open: %s", path, strerror(errno));
-    if (!rc && st.st_size > MAX_META) rc = bad(m, "size", "less than 1 GiB", err);
-    if (!rc && !(text = malloc((size_t)st.st_size + 1)))
-        rc = ttx_fail_nomem(err, "trace metadata", (unsigned long long)st.st_size);
-    if (!rc) {
-        size_t n = fread(text, 1, (size_t)st.st_size, f);
-        text[n] = 0;
-        m->json = cJSON_ParseWithLength(text, n);
-        if (!cJSON_IsObject(m->json)) rc = bad(m, "text", "a JSON object", err);
-    }
-    if (f) fclose(f);
+    size_t n = 0;
+    int rc = path ? ttx_read_file(path, MAX_META, &text, &n, err) : ttx_fail_nomem(err, "path", 0);
+    if (!rc) m->json = cJSON_ParseWithLength(text, n);
+    if (!rc && !cJSON_IsObject(m->json)) rc = bad(m, "text", "a JSON object", err);
     free(text);
     free(path);
     return rc;

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -12,6 +11,27 @@
 
 static int cannot(const char *what, const char *path, ttx_err *err) {
     return ttx_fail(err, TTX_E_RUNTIME, "%s: cannot %s: %s", path, what, strerror(errno));
+}
+
+/* A file without a name in the folder of `path`. -1: not on this file system, or nobody could give
+ * it a name later. */
+static int open_nameless(const char *path, mode_t mode) {
+    if (access("/proc/self/fd", X_OK)) return -1;
+    const char *slash = strrchr(path, '/');
+    char *dir = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+    int fd = dir ? open(dir, O_WRONLY | O_TMPFILE | O_CLOEXEC, mode) : -1;
+    free(dir);
+    return fd;
+}
+
+/* Gives the draft its name; it is open. */
+static bool name_draft(ttx_outfile *o) {
+    char link[32];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fileno(o->f));
+    unlink(o->draft); /* of a process that had the same number */
+    bool ok = linkat(AT_FDCWD, link, AT_FDCWD, o->draft, AT_SYMLINK_FOLLOW) == 0;
+    o->nameless = !ok;
+    return ok;
 }
 
 int ttx_outfile_open(ttx_outfile *o, const char *path, ttx_err *err) {
@@ -36,7 +56,9 @@ int ttx_outfile_open(ttx_outfile *o, const char *path, ttx_err *err) {
         o->draft = NULL;
         return ttx_outfile_close(o, ttx_fail_nomem(err, "a path", PATH_MAX), err);
     }
-    int fd = open(o->draft, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, st.st_mode & 0777);
+    int fd = open_nameless(o->path, st.st_mode & 0777);
+    o->nameless = fd >= 0;
+    if (fd < 0) fd = open(o->draft, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, st.st_mode & 0777);
     o->f = fd < 0 ? NULL : fdopen(fd, "w");
     if (o->f) return 0;
     int rc = cannot("create", o->path, err);
@@ -48,6 +70,7 @@ int ttx_outfile_close(ttx_outfile *o, int rc, ttx_err *err) {
     const char *name = o->path ? o->path : "standard output";
     errno = 0;
     bool bad = o->f && (fflush(o->f) != 0 || ferror(o->f));
+    if (!bad && !rc && o->nameless && !name_draft(o)) rc = cannot("create", name, err);
     if (o->f && o->f != stdout && fclose(o->f) != 0) bad = true;
     if (bad && !rc && o->f == stdout && errno == EPIPE) rc = TTX_E_RUNTIME;
     if (bad && !rc) {
@@ -55,7 +78,7 @@ int ttx_outfile_close(ttx_outfile *o, int rc, ttx_err *err) {
         rc = cannot("write", name, err);
     }
     if (!rc && o->draft && rename(o->draft, o->path) != 0) rc = cannot("replace", name, err);
-    if (rc && o->draft) unlink(o->draft);
+    if (rc && o->draft && !o->nameless) unlink(o->draft);
     free(o->path);
     free(o->draft);
     *o = (ttx_outfile){0};

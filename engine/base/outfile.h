@@ -1,15 +1,21 @@
-/* outfile.h -- the output of a command: standard output, or a file that appears only when whole. */
+/* outfile.h -- the output of a command: standard output, or a file that appears only when whole.
+ *
+ * Where the file system allows it the draft has no name, so that a run that is killed leaves none.
+ */
 #ifndef TTX_OUTFILE_H
 #define TTX_OUTFILE_H
 
 #include "err.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 
 typedef struct ttx_outfile {
-    FILE *f;     /* write here */
-    char *path;  /* where it will be; NULL: standard output */
-    char *draft; /* where it is being written; NULL: in place */
+    FILE *f;       /* write here */
+    char *path;    /* where it will be; NULL: standard output */
+    char *draft;   /* the name of what is being written, at the latest for a moment before it is
+                    * renamed; NULL: it is written in place */
+    bool nameless; /* the draft has none so far */
 } ttx_outfile;
 
 /* `path` NULL or "-": standard output. An ordinary file is written as a draft beside it, which

@@ -4,6 +4,7 @@
  * the header of a model file, so that vocabulary-only files will do.
  */
 #include "engine_args.h"
+#include "readfile.h"
 #include "tokenizer.h"
 
 #include <cjson/cJSON.h>
