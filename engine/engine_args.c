@@ -160,10 +160,13 @@ static int open_routes(ttx_engine *e, const ttx_engine_args *a, ttx_err *err) {
     return rc;
 }
 
-/* As many as either -t or -tb asks for; 0 or less means every core. */
+int ttx_engine_threads(const ttx_engine_args *a) {
+    int t = a->n_threads > 0 ? a->n_threads : ttx_cpu_count();
+    return a->n_threads_batch > t ? a->n_threads_batch : t;
+}
+
 static int threads(const ttx_engine_args *a) {
-    int cores = ttx_cpu_count(), t = a->n_threads > 0 ? a->n_threads : cores;
-    int batch = a->n_threads_batch > 0 ? a->n_threads_batch : t, most = t > batch ? t : batch;
+    int cores = ttx_cpu_count(), most = ttx_engine_threads(a);
     if (most > cores) ttx_note("%d threads on %d cores will be slower than %d", most, cores, cores);
     return most;
 }

@@ -196,6 +196,8 @@ int ttx_engine_open(ttx_engine *e, const ttx_engine_args *a, ttx_err *err);
  * than the model was trained for. */
 int ttx_engine_session(ttx_engine *e, const ttx_engine_args *a, uint32_t n_outputs,
                        ttx_session **out, ttx_err *err);
+/* Threads of the runtime: as many as either -t or -tb asks for; 0 or less means every core. */
+int ttx_engine_threads(const ttx_engine_args *a);
 /* The settings of that session; n_outputs 0: as the arguments say. */
 ttx_session_settings ttx_engine_session_settings(const ttx_model *m, const ttx_engine_args *a,
                                                  uint32_t n_outputs);

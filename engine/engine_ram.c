@@ -5,7 +5,6 @@
 #include "engine_trace.h"
 #include "note.h"
 #include "readfile.h"
-#include "readfile.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -193,7 +192,8 @@ static uint64_t reserve(const ttx_model *model, ttx_runtime *rt, ttx_session_set
                         ttx_ram_needs *needs) {
     session->memory = needs->budget / TTX_CONTEXT_SHARE;
     needs->session = ttx_session_estimate(model, rt, session);
-    return needs->session.kv + needs->session.buffers + needs->session.scratch + needs->program;
+    return needs->session.kv + needs->session.buffers + needs->session.scratch + needs->program +
+           needs->trace;
 }
 
 int ttx_ram_choose(const ttx_model *model, ttx_runtime *rt, const ttx_engine_args *a,
@@ -204,7 +204,8 @@ int ttx_ram_choose(const ttx_model *model, ttx_runtime *rt, const ttx_engine_arg
     uint64_t available = ttx_memory_available(), weights = ttx_model_bytes(model);
     ttx_session_settings session = ttx_engine_session_settings(model, a, 0);
     set->mode = asked_mode(a, &automatic);
-    *needs = (ttx_ram_needs){.program = ttx_program_bytes(model->file)};
+    *needs = (ttx_ram_needs){.program = ttx_program_bytes(model->file),
+                             .trace = ttx_engine_trace_bytes(model, a)};
     if (a->ram && (rc = ttx_parse_ram(a->ram, &needs->budget, err))) return rc;
     uint64_t reserved = reserve(model, rt, &session, needs);
     uint64_t limit = needs->budget ? needs->budget : available ? available : UINT64_MAX;
@@ -236,9 +237,11 @@ void ttx_ram_print(const ttx_residency_layout *l, const ttx_ram_needs *needs) {
                  l->expert_cycle ? (double)l->cache / (double)l->expert_cycle : 0,
                  l->cache < l->expert_cycle ? " (less than one: most are read for each token)"
                                             : "");
-    ttx_note("  ring %.1f, rows %.1f, KV cache %.1f, buffers %.1f, scratch %.1f, program and "
+    char trace[32] = "";
+    if (needs->trace) snprintf(trace, sizeof trace, "trace %.1f, ", mib(needs->trace));
+    ttx_note("  ring %.1f, rows %.1f, KV cache %.1f, buffers %.1f, scratch %.1f, %sprogram and "
              "vocabulary %.1f MiB",
-             mib(l->ring), mib(l->rows), mib(m->kv), mib(m->buffers), mib(m->scratch),
+             mib(l->ring), mib(l->rows), mib(m->kv), mib(m->buffers), mib(m->scratch), trace,
              mib(needs->program));
 }
 

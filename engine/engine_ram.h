@@ -10,6 +10,7 @@
 typedef struct ttx_ram_needs {
     ttx_session_memory session;
     uint64_t program; /* the program itself, the file's header, the vocabulary */
+    uint64_t trace;   /* what taking one needs; 0: none is taken */
     uint64_t budget;  /* of all; 0: no limit was asked for */
 } ttx_ram_needs;
 

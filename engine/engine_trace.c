@@ -74,6 +74,26 @@ static cJSON *make_document(const ttx_engine *e, const ttx_engine_args *a, const
     return NULL;
 }
 
+static ttx_trace_settings trace_settings(const ttx_engine_args *a) {
+    ttx_trace_settings set = ttx_trace_default_settings();
+    set.dir = a->trace;
+    set.level = (ttx_trace_level)a->trace_level;
+    set.drop = a->trace_overflow;
+    set.compress = a->trace_compress;
+    set.max_bytes = a->trace_max;
+    return set;
+}
+
+uint64_t ttx_engine_trace_bytes(const ttx_model *m, const ttx_engine_args *a) {
+    if (!a->trace) return 0;
+    const ttx_hparams *hp = &m->hp;
+    ttx_trace_settings set = trace_settings(a);
+    uint32_t n_tensor = gguf_n_tensors(m->file) + 2 * hp->n_layer; /* and the caches */
+    int n_threads = ttx_engine_threads(a);
+    return ttx_trace_memory(&set, n_tensor, n_threads) +
+           (hp->n_expert ? ttx_expert_stats_bytes(hp->n_layer, hp->n_expert) : 0);
+}
+
 int ttx_engine_trace_open(ttx_engine *e, const ttx_engine_args *a, const ttx_session *s,
                           ttx_err *err) {
     static const ttx_dtype types[] = {TTX_F16, TTX_F32, TTX_Q8_0};
@@ -86,12 +106,7 @@ int ttx_engine_trace_open(ttx_engine *e, const ttx_engine_args *a, const ttx_ses
     if (rc) return rc;
     cJSON *doc = make_document(e, a, s);
     if (!doc) return ttx_fail_nomem(err, "trace metadata", 4096);
-    ttx_trace_settings set = ttx_trace_default_settings();
-    set.dir = a->trace;
-    set.level = (ttx_trace_level)a->trace_level;
-    set.drop = a->trace_overflow;
-    set.compress = a->trace_compress;
-    set.max_bytes = a->trace_max;
+    ttx_trace_settings set = trace_settings(a);
     ttx_trace_info info = {.tensors = e->trace_tensors.v,
                            .n_tensor = e->trace_tensors.n,
                            .n_file_tensor = e->trace_tensors.n_file,

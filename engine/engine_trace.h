@@ -5,6 +5,10 @@
 
 #include "engine_args.h"
 
+/* Bytes of memory that the trace takes that the options ask for, statistics of experts included; 0:
+ * they ask for none. */
+uint64_t ttx_engine_trace_bytes(const ttx_model *m, const ttx_engine_args *a);
+
 /* If the options ask for a trace and there is none yet: opens one for this session's runtime. Its
  * document gets the options, and what the command has put into e->trace_config. Errors:
  * TTX_E_USAGE, TTX_E_RUNTIME. */

@@ -9,6 +9,20 @@
 /* Pairs of experts are counted in as many layers as fit: 1024 experts take 2 MiB a layer. */
 static const size_t together_bytes = (size_t)256 << 20;
 
+/* Cells that count pairs of experts, of which there are n_pair. */
+static size_t cells_with_pairs(size_t n_cell, size_t n_pair) {
+    size_t n = n_pair ? together_bytes / sizeof(uint32_t) / n_pair : 0;
+    return n < n_cell ? n : n_cell;
+}
+
+uint64_t ttx_expert_stats_bytes(uint32_t n_layer, uint32_t n_expert) {
+    size_t n_cell = (size_t)n_layer * PHASES, n_pair = (size_t)n_expert * (n_expert - 1) / 2;
+    size_t an_expert = sizeof(uint64_t) + sizeof(double);
+    return n_cell * (sizeof(struct cell) + n_expert * an_expert) +
+           n_layer * (sizeof(struct history) + n_expert * sizeof(uint64_t)) +
+           cells_with_pairs(n_cell, n_pair) * n_pair * sizeof(uint32_t);
+}
+
 int ttx_expert_stats_new(ttx_expert_stats **out, uint32_t n_layer, uint32_t n_expert,
                          ttx_err *err) {
     *out = NULL;
@@ -19,8 +33,7 @@ int ttx_expert_stats_new(ttx_expert_stats **out, uint32_t n_layer, uint32_t n_ex
     ttx_expert_stats *s = calloc(1, sizeof *s);
     if (!s) return ttx_fail_nomem(err, "expert statistics", sizeof *s);
     size_t n_cell = (size_t)n_layer * PHASES, n_pair = (size_t)n_expert * (n_expert - 1) / 2;
-    size_t n_together = n_pair ? together_bytes / sizeof(uint32_t) / n_pair : 0;
-    if (n_together > n_cell) n_together = n_cell;
+    size_t n_together = cells_with_pairs(n_cell, n_pair);
     *s = (ttx_expert_stats){.n_layer = n_layer, .n_expert = n_expert};
     s->cells = calloc(n_cell, sizeof *s->cells);
     s->histories = calloc(n_layer, sizeof *s->histories);
@@ -30,8 +43,7 @@ int ttx_expert_stats_new(ttx_expert_stats **out, uint32_t n_layer, uint32_t n_ex
     s->togethers = calloc(n_together * n_pair + 1, sizeof *s->togethers);
     if (!s->cells || !s->histories || !s->counts || !s->weights || !s->lasts || !s->togethers) {
         ttx_expert_stats_free(s);
-        return ttx_fail_nomem(err, "expert statistics",
-                              n_cell * (sizeof *s->cells + n_expert * 20ull));
+        return ttx_fail_nomem(err, "expert statistics", ttx_expert_stats_bytes(n_layer, n_expert));
     }
     for (size_t i = 0; i < n_cell; i++) {
         struct cell *c = &s->cells[i];

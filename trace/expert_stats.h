@@ -22,6 +22,9 @@ typedef struct ttx_expert_stats ttx_expert_stats;
 int ttx_expert_stats_new(ttx_expert_stats **out, uint32_t n_layer, uint32_t n_expert, ttx_err *err);
 void ttx_expert_stats_free(ttx_expert_stats *s); /* NULL is fine */
 
+/* Bytes of memory that they take. */
+uint64_t ttx_expert_stats_bytes(uint32_t n_layer, uint32_t n_expert);
+
 /* Counts what it is told; allocates nothing. A route with a layer or an expert that the model does
  * not have is left out. Borrows `s`; one thread at a time. */
 ttx_route_sink ttx_expert_stats_sink(ttx_expert_stats *s);

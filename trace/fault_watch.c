@@ -13,7 +13,12 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PAGE = 4096, MOST_PAGES = 64, FEWEST_PAGES = 4, MAX_THREADS = 1024 };
+enum {
+    PAGE = 4096,
+    MOST_PAGES = FAULT_WATCH_BYTES / PAGE - 1,
+    FEWEST_PAGES = 4,
+    MAX_THREADS = 1024
+};
 
 /* A thread's samples. */
 struct ring {

@@ -13,6 +13,8 @@
 
 typedef struct fault_watch fault_watch;
 
+enum { FAULT_WATCH_BYTES = 65 * 4096 }; /* of memory for each thread, at most */
+
 typedef struct fault_sample {
     uint64_t monotonic_ns, address;
     bool major;

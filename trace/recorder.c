@@ -14,6 +14,20 @@ ttx_trace_settings ttx_trace_default_settings(void) {
         .level = TTX_LEVEL_HEAD, .ring_records = RING_RECORDS, .io_records = IO_RECORDS};
 }
 
+uint64_t ttx_trace_memory(const ttx_trace_settings *set, uint32_t n_tensor, int n_threads) {
+    enum {
+        TENSOR = 3072,    /* objects in two documents, and one of those as text: 1280 + 300 bytes */
+        REST = 512 << 10, /* the rest of the document, the writer's stack, buffers of files */
+        WATCHED = FAULT_WATCH_BYTES + (1 << 17), /* a thread, and its faults that are pending */
+        OTHERS = 10                              /* threads that read */
+    };
+    uint64_t sum = (set->ring_records + set->io_records) * sizeof(ttx_record) + REST +
+                   trace_writer_memory(set->compress) + n_tensor * (uint64_t)TENSOR;
+    if (set->level == TTX_LEVEL_STATS) sum += n_tensor * sizeof(ttx_tensor_count);
+    if (set->level == TTX_LEVEL_IO) sum += (uint64_t)(n_threads + OTHERS) * WATCHED;
+    return sum;
+}
+
 /* ---- time ---- */
 
 static uint64_t system_ns(clockid_t clock) {

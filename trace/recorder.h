@@ -71,6 +71,11 @@ typedef struct ttx_trace_settings {
 
 ttx_trace_settings ttx_trace_default_settings(void);
 
+/* Bytes of memory that a trace takes while it is open, for a model with so many tensors (caches
+ * included) that runs on so many threads: the rings, what the writer has under way, the document.
+ */
+uint64_t ttx_trace_memory(const ttx_trace_settings *set, uint32_t n_tensor, int n_threads);
+
 /* A shard of the model: what addresses and residency are about at level io. */
 typedef struct ttx_trace_source {
     int fd;

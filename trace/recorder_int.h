@@ -79,6 +79,8 @@ struct trace_writer {
 
 /* ---- trace_writer.c ---- */
 
+/* Bytes of memory that it takes. */
+uint64_t trace_writer_memory(bool compress);
 /* Creates the file, writes its header, starts the thread. Errors: TTX_E_RUNTIME. */
 int trace_writer_start(struct trace_writer *w, ttx_err *err);
 /* There is much in a ring: do not wait for the next turn. Any thread. */

@@ -14,6 +14,8 @@
 
 typedef struct ttx_packer ttx_packer;
 
+enum { TTX_PACKER_BYTES = 2 << 20 }; /* of memory that a packer takes, at most */
+
 /* Errors: TTX_E_USAGE (built without zstd), TTX_E_RUNTIME (no memory). */
 int ttx_packer_open(ttx_packer **out, ttx_err *err);
 void ttx_packer_close(ttx_packer *p); /* NULL is fine */

@@ -261,6 +261,10 @@ static int start_thread(struct trace_writer *w, ttx_err *err) {
     return TTX_OK;
 }
 
+uint64_t trace_writer_memory(bool compress) {
+    return OUT_BYTES + BLOCK_BYTES + (compress ? TTX_PACKER_BYTES : 0);
+}
+
 int trace_writer_start(struct trace_writer *w, ttx_err *err) {
     ttx_crc_init(&w->crc);
     w->out = aligned_alloc(PAGE, OUT_BYTES);
