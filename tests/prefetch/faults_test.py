@@ -14,8 +14,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from memory_group import MemoryGroup, can_be_made
+
 MIB = 1 << 20
-GROUP = Path("/sys/fs/cgroup/memory") / f"ttx-faults-{os.getpid()}"
 FIELDS = ["arch=mixtral", "n_embd=512", "n_layer=8", "n_expert=8", "n_ff=1024", "n_ff_exp=1024", "n_head=8",
           "n_head_kv=4", "d_head=64", "n_rot=64", "type=Q8_0", "n_vocab=2048", "n_ctx=512", "vocab=1"]
 
@@ -24,10 +25,9 @@ class Run:
     """ttx run, begun; `started` returns when there is some text."""
 
     def __init__(self, ttx, model, *options, group=None):
-        enter = (lambda: (group / "cgroup.procs").write_text(str(os.getpid()))) if group else None
         self.process = subprocess.Popen(
             [ttx, "run", "-m", model, "-p", "the end of the", "-n", "300", "--temp", "0", "--ignore-eos", "-c", "512",
-             "-ub", "64", "-t", "2", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=enter)
+             "-ub", "64", "-t", "2", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=group and group.enter)
         self.text = b""
 
     def started(self):
@@ -51,25 +51,21 @@ def check_truncated(ttx, model, text, options, expected):
 
 
 def check_shrinking(ttx, model, text):
-    try:
-        GROUP.mkdir()
-    except OSError as e:
-        print(f"no memory cgroup v1: {e}")
+    if not can_be_made():
         return
-    try:
-        limit, usage = GROUP / "memory.limit_in_bytes", GROUP / "memory.usage_in_bytes"
-        run = Run(ttx, model, "-lm", "stream", "--ram", "140M", group=GROUP)
+    with MemoryGroup("faults") as group:
+        run = Run(ttx, model, "-lm", "stream", "--ram", "140M", group=group)
         time.sleep(0.05)
         shrunk = 0
         for _ in range(100):  # as soon as it is possible: while the cache is still small, or never
             try:
-                shrunk = max(int(usage.read_text()) + 8 * MIB, 60 * MIB)
-                limit.write_text(str(shrunk))
+                shrunk = max(group.read("memory.usage_in_bytes") + 8 * MIB, 60 * MIB)
+                group.write("memory.limit_in_bytes", shrunk)
                 break
             except OSError:
                 time.sleep(0.01)
         code, found, said = run.end()
-        peak = int((GROUP / "memory.max_usage_in_bytes").read_text())
+        peak = group.peak()
         print(f"limit {shrunk / MIB:.0f} MiB, peak {peak / MIB:.0f} MiB, exit code {code}")
         if code == 0:
             assert found == text, (found, text)
@@ -78,12 +74,6 @@ def check_shrinking(ttx, model, text):
         else:  # what is pinned alone was too much
             assert code == 1 and "the limit of memory fell to" in said.splitlines()[-1], (code, said)
             assert text.startswith(found)
-    finally:
-        try:
-            (GROUP / "memory.force_empty").write_text("0")
-        except OSError:
-            pass
-        GROUP.rmdir()
 
 
 def main():

@@ -17,9 +17,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "prefetch"))
+from memory_group import MemoryGroup  # noqa: E402
+
 TTX, TINY = sys.argv[1:3]
 SKIPPED, MIB = 77, 1 << 20
-GROUP = Path("/sys/fs/cgroup/memory") / f"ttx-truth-{os.getpid()}"
 FIELDS = ["arch=llama", "n_embd=1024", "n_layer=8", "n_ff=2816", "n_head=16", "n_head_kv=4", "d_head=64", "n_rot=64",
           "vocab=1", "n_vocab=320"]
 failures = 0
@@ -69,22 +71,14 @@ def cold(model):
 def run(model, out, limit, n, *args):
     """Resource usage of a cold run in a memory cgroup of `limit` MiB, and the trace's metadata."""
     cold(model)
-    GROUP.mkdir()
-    try:
-        (GROUP / "memory.limit_in_bytes").write_text(str(limit * MIB))
+    with MemoryGroup("truth", limit * MIB) as group:
         p = subprocess.Popen([TTX, "run", "-m", model, "-p", "the end", "-n", n, "--temp", "0", "--ignore-eos", "-c",
                               "256", "--trace", out, *args], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                             preexec_fn=lambda: (GROUP / "cgroup.procs").write_text(str(os.getpid())))
+                             preexec_fn=group.enter)
         said = p.stderr.read().decode()
         _, status, usage = os.wait4(p.pid, 0)
         p.returncode = status
         assert status == 0, said
-    finally:
-        try:
-            (GROUP / "memory.force_empty").write_text("0")
-        except OSError:
-            pass
-        GROUP.rmdir()
     check = subprocess.run([TTX, "trace", "check", out], capture_output=True, text=True)
     assert check.returncode == 0, check.stdout + check.stderr
     meta = json.loads((out / "trace_metadata.json").read_text())
@@ -142,8 +136,8 @@ def main():
     with tempfile.TemporaryDirectory(prefix="ttx_truth_") as home:
         home = Path(home)
         try:
-            GROUP.mkdir()
-            GROUP.rmdir()
+            with MemoryGroup("truth"):
+                pass
             events = BlockEvents(home)
         except OSError as e:
             print(f"skipped: needs memory cgroups (v1) and ftrace: {e}")
