@@ -44,6 +44,7 @@ struct ttx_step {
      * tokens that a launch serves, if it is not all rows of the buffers. */
     uint64_t act_bytes;
     int64_t served_row, served_n; /* from which row, how many; 0: all */
+    bool guess;                   /* it computes what is only a guess */
     bool kept; /* op_keep_outputs has run: row t of the buffers is row out_rows[t] of the step */
     ttx_kv *kv;
     /* Buffers of the session: residual stream, normed input, projections, logits. */

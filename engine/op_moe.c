@@ -432,6 +432,7 @@ static void guess_next(ttx_step *s) {
     struct moe_state *m = s->op->moe;
     if (!ttx_residency_routed(s->rt->residency) || s->layer + 1 >= (int)s->hp->n_layer) return;
     s->layer++;
+    s->guess = true;
     const ttx_weight *norm = ttx_w(s, TTX_W_FFN_NORM), *router = ttx_w(s, TTX_W_ROUTER);
     const ttx_weight *gate = ttx_w(s, TTX_W_GATE_EXPS);
     if (norm->tensor && router->tensor && gate->tensor && !ttx_w(s, TTX_W_ROUTER_TABLE)->tensor) {
@@ -442,6 +443,7 @@ static void guess_next(ttx_step *s) {
         for (int32_t i = 0; i < r.k; i++) m->range[i] = op_matrix(gate, r.expert[i]).range;
         if (!s->err->code) ttx_residency_guess(s->rt->residency, m->range, r.k);
     }
+    s->guess = false;
     s->layer--;
 }
 

@@ -124,6 +124,7 @@ void op_trace(ttx_step *s, ttx_op_kind op, const operand *v, int64_t n, uint64_t
     r.operation_type = (uint8_t)op;
     r.layer_id = s->layer < 0 ? TTX_REC_NO_LAYER : (uint16_t)s->layer;
     r.phase = s->cls == TTX_EXACT ? TTX_PHASE_GENERATE : TTX_PHASE_PROMPT;
+    if (s->guess) r.flags |= TTX_RECF_GUESS;
     set_tokens(s, &r);
     r = ttx_trace_launch(t, start, ttx_trace_now(t), r);
     if (n) record_operands(s, &r, v, n);

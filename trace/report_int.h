@@ -88,6 +88,7 @@ typedef struct rp_access {
     uint16_t layer, expert;
     uint8_t op, phase, residency;
     bool whole; /* of its object */
+    bool guess; /* no part of the forward pass */
 } rp_access;
 
 /* One bin of time. */

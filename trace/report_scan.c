@@ -98,7 +98,7 @@ static void end_access(ttx_report *r) {
         o->bytes += a->size;
         o->residency[a->residency]++;
         r->file_bytes_read += a->size;
-        rp_sequence_access(r, a);
+        if (!a->guess) rp_sequence_access(r, a);
         rp_reuse_access(r, a);
         rp_map_access(&r->map, a);
         rp_io_touch(r, a);
@@ -160,6 +160,7 @@ static void add_access(ttx_report *r, const ttx_record *a, uint32_t row, uint32_
         .residency = res,
         .whole = object != RP_NO_OBJECT && bytes == r->objects[object].size &&
                  a->operation_type != TTX_OP_GET_ROWS,
+        .guess = a->flags & TTX_RECF_GUESS,
     };
 }
 

@@ -244,7 +244,8 @@ static void check_access(struct check *c, const ttx_record *r) {
                 (unsigned long long)c->s->records, d->name, (unsigned long long)r->file_offset,
                 (unsigned long long)r->size_bytes, r->shard);
     c->s->bytes += r->size_bytes;
-    if (inside && r->phase == TTX_PHASE_GENERATE) take_decode(c, r);
+    bool planned = r->phase == TTX_PHASE_GENERATE && !(r->flags & TTX_RECF_GUESS);
+    if (inside && planned) take_decode(c, r);
 }
 
 static void check_token(struct check *c, const ttx_record *r) {

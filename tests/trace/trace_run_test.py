@@ -8,6 +8,7 @@ import csv
 import fcntl
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -224,6 +225,21 @@ def test_streamed(m, moe):
     check(any(t["expert_id"] for t in reads) == moe, "reads of experts")
     where = {t["residency"] for t in table if t["kind"] == "ACCESS" and t["file_offset"]}
     check(where and where <= {"resident", "prefetched", "late", "missed"}, f"residency of weights: {where}")
+
+
+def test_guesses(m):
+    """Routers asked ahead of time are on record and marked: the plan knows nothing of them."""
+    r = traced(m, "guesses", "-lm", "stream", "--ram", "1M")
+    least = re.search("expected at least ([0-9]+) MiB", r.stderr)
+    check(least, f"the smallest budget: {r.stderr}")
+    shutil.rmtree(HOME / "guesses", ignore_errors=True)
+    r = traced(m, "guesses", "-lm", "stream", "--ram", f"{int(least[1]) + 6}M", n=24)
+    check(r.returncode == 0, f"a run with guesses: {r.stderr}")
+    r = ttx("trace", "check", HOME / "guesses")
+    check(r.returncode == 0 and "23 as the plan says" in r.stdout, f"check: {r.stdout}{r.stderr}")
+    data = (HOME / "guesses/tensor_access.bin").read_bytes()
+    marked = [data[i:i + 64] for i in range(0, len(data), 64) if data[i + 56] == 1 and data[i + 63] & 8]
+    check(marked, "guesses are on record")
 
 
 # ---- what a run leaves when it ends badly ----
@@ -470,6 +486,8 @@ def main():
         test_tables(moe)
         test_pictures()
         test_streamed(m, moe)
+    test_guesses(model("guesses", "arch=qwen3moe", "n_embd=256", "n_layer=4", "n_expert=8", "n_ff_exp=1024",
+                       "type=Q8_0"))
     test_same_place(m)
     test_options(m)
     test_compressed(m)
