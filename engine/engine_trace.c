@@ -107,13 +107,15 @@ int ttx_engine_trace_open(ttx_engine *e, const ttx_engine_args *a, const ttx_ses
     cJSON *doc = make_document(e, a, s);
     if (!doc) return ttx_fail_nomem(err, "trace metadata", 4096);
     ttx_trace_settings set = trace_settings(a);
+    ttx_load_mode mode = ttx_residency_mode(e->rt.residency);
+    bool copies = mode == TTX_LOAD_STREAM || mode == TTX_LOAD_NONE;
     ttx_trace_info info = {.tensors = e->trace_tensors.v,
                            .n_tensor = e->trace_tensors.n,
                            .n_file_tensor = e->trace_tensors.n_file,
                            .document = doc,
                            .token_text = e->tok ? token_text : NULL,
                            .token_ctx = (void *)e->tok,
-                           .sources = e->trace_tensors.sources,
+                           .sources = copies ? NULL : e->trace_tensors.sources,
                            .n_source = gguf_n_shards(e->file)};
     rc = ttx_trace_open(&e->rt.trace, &set, &info, err);
     cJSON_Delete(doc);

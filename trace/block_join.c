@@ -84,8 +84,11 @@ static int map_file(struct map *m, const char *path, uint8_t shard, ttx_err *err
             const struct fiemap_extent *e = &f->fm_extents[i];
             at = e->fe_logical + e->fe_length;
             last = last || e->fe_flags & FIEMAP_EXTENT_LAST;
+            uint64_t size = (uint64_t)st.st_size, n = e->fe_length;
             if (e->fe_flags & (FIEMAP_EXTENT_UNKNOWN | FIEMAP_EXTENT_ENCODED)) continue;
-            struct extent x = {e->fe_physical + start, e->fe_logical, e->fe_length, device, shard};
+            if (e->fe_logical >= size) continue; /* blocks behind the end */
+            if (n > size - e->fe_logical) n = size - e->fe_logical;
+            struct extent x = {e->fe_physical + start, e->fe_logical, n, device, shard};
             if (!add_extent(m, x)) rc = ttx_fail_nomem(err, "extents", m->n * sizeof x);
         }
     }
@@ -188,12 +191,21 @@ static uint64_t next_tensor(const ttx_trace_meta *m, uint8_t shard, uint64_t at)
     return next;
 }
 
-/* A piece of a read that lies in one extent: cut at the borders of tensors. */
+/* The expert that holds a byte of a tensor of experts; *end: where it ends. */
+static unsigned expert_at(const ttx_trace_tensor *d, uint64_t at, uint64_t *end) {
+    uint64_t i = (at - d->offset) / d->expert_bytes, next = d->offset + (i + 1) * d->expert_bytes;
+    if (next < *end) *end = next;
+    return d->expert != TTX_REC_NO_EXPERT ? d->expert : (unsigned)i;
+}
+
+/* A piece of a read that lies in one extent: cut at the borders of tensors and experts. */
 static void join_piece(struct join *j, const struct extent *e, uint64_t at, uint64_t n, double s) {
     while (n) {
         uint32_t i;
         const ttx_trace_tensor *d = tensor_at(j->m, e->shard, at, &i);
         uint64_t end = d ? d->offset + d->size : next_tensor(j->m, e->shard, at);
+        bool experts = d && d->expert_bytes;
+        unsigned expert = experts ? expert_at(d, at, &end) : 0;
         uint64_t part = n < end - at ? n : end - at;
         j->s->model_bytes += part;
         if (d) j->s->tensor_bytes += part;
@@ -202,11 +214,7 @@ static void join_piece(struct join *j, const struct extent *e, uint64_t at, uint
                 (unsigned long long)part, d ? d->name : "");
         if (d && d->layer != TTX_REC_NO_LAYER) fprintf(j->out, "%u", d->layer);
         fputc(',', j->out);
-        if (d && d->expert_bytes)
-            fprintf(j->out, "%llu",
-                    (unsigned long long)(d->expert != TTX_REC_NO_EXPERT
-                                             ? d->expert
-                                             : (at - d->offset) / d->expert_bytes));
+        if (experts) fprintf(j->out, "%u", expert);
         fputc('\n', j->out);
         at += part;
         n -= part;

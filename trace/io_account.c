@@ -139,7 +139,7 @@ bool io_account_describe(const struct trace_writer *w, cJSON *stats) {
               add_delta(o, "block_input_bytes", w->from.block_input, w->to.block_input) &&
               add_delta(o, "psi_io_some_us", w->from.io_stall_us, w->to.io_stall_us) &&
               add_delta(o, "psi_memory_some_us", w->from.memory_stall_us, w->to.memory_stall_us) &&
-              cJSON_AddStringToObject(o, "residency_by", probes[w->probe]) &&
+              cJSON_AddStringToObject(o, "residency_by", w->n_source ? probes[w->probe] : "ttx") &&
               cJSON_AddNumberToObject(o, "cold_bytes", (double)w->cold_bytes);
     cJSON *missing = ok ? cJSON_AddArrayToObject(o, "unavailable") : NULL;
     ok = missing;

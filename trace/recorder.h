@@ -94,7 +94,9 @@ typedef struct ttx_trace_info {
      * there are, of which at most `cap` are written. NULL: no texts. */
     size_t (*token_text)(void *ctx, int32_t id, char *buf, size_t cap);
     void *token_ctx;
-    const ttx_trace_source *sources; /* [n_source], by shard; may be NULL */
+    /* [n_source], by shard. NULL: the weights are read from copies, and whoever copies says whether
+     * they were there. */
+    const ttx_trace_source *sources;
     uint32_t n_source;
 } ttx_trace_info;
 

@@ -2,13 +2,15 @@
  *
  * A good trace is built here; the input is a list of edits of it, so that checksums can be made
  * right again afterwards and damage reaches what lies behind them. Readers, check, every export and
- * every report must return, with or without an error. With libFuzzer, or with a main of its own
- * that makes edits up: fuzz_trace_edits [ROUNDS [SEED]]
+ * every report must return, with or without an error. Records are edited as they are, before they
+ * are compressed, or after it. With libFuzzer, or with a main of its own that makes edits up:
+ * fuzz_trace_edits [ROUNDS [SEED]]
  */
 #include "export.h"
 #include "report.h"
 #include "trace_check.h"
 #include "trace_file.h"
+#include "trace_pack.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -51,13 +53,17 @@ static const char blocks_text[] =
 static const char tokens_text[] = "token_id,vocab_id,text,phase,batch,start_ns,end_ns\n"
                                   "3,2,\"a \"\"b\"\", c\",GENERATE,0,1000,9000\n";
 
-/* What can be edited: the records, and files of text. */
-enum { F_RECORDS, F_META, F_PATTERN, F_STATS, F_BLOCKS, F_TOKENS, FILES };
-static const char *const names[FILES] = {TTX_TRACE_RECORDS,     TTX_TRACE_META,
-                                         "access_pattern.json", "tensor_stats.csv",
-                                         "block_reads.csv",     "tokens.csv"};
-static const char *const texts[FILES] = {NULL,       meta_text,   pattern_text,
-                                         stats_text, blocks_text, tokens_text};
+/* What can be edited: files of text, the records, and those of a compressed trace. */
+enum { F_META, F_PATTERN, F_STATS, F_BLOCKS, F_TOKENS, F_RECORDS, F_PACKED, FILES };
+static const char *const names[FILES] = {TTX_TRACE_META,
+                                         "access_pattern.json",
+                                         "tensor_stats.csv",
+                                         "block_reads.csv",
+                                         "tokens.csv",
+                                         TTX_TRACE_RECORDS,
+                                         TTX_TRACE_RECORDS TTX_TRACE_PACKED};
+static const char *const texts[F_RECORDS] = {meta_text, pattern_text, stats_text, blocks_text,
+                                             tokens_text};
 
 static ttx_record make(uint32_t tensor, uint16_t layer, uint64_t offset, uint64_t size) {
     return (ttx_record){.timestamp_ns = 1000 + offset,
@@ -131,6 +137,25 @@ static void reseal(uint8_t *p, size_t n) {
     }
 }
 
+/* The records as --trace-compress writes them: each frame, with what belongs to it, on its own. 0:
+ * built without zstd. */
+static size_t pack(uint8_t *to, const uint8_t *p, size_t n) {
+    ttx_packer *packer;
+    size_t size = 0;
+    if (ttx_packer_open(&packer, NULL)) return 0;
+    for (size_t at = 0, end; at < n; at = end) {
+        ttx_frame f = {0};
+        if (n - at >= sizeof f) memcpy(&f, p + at, sizeof f);
+        end = at + sizeof f;
+        if (f.kind == TTX_FRAME_BLOCK && f.n_records < MAX_FILE / sizeof f)
+            end += f.n_records * sizeof f;
+        if (end > n) end = n;
+        size += ttx_pack(packer, to + size, p + at, end - at);
+    }
+    ttx_packer_close(packer);
+    return size;
+}
+
 /* ---- a directory of its own ---- */
 
 static char home[] = "/tmp/ttx_fuzz_trace.XXXXXX";
@@ -144,12 +169,14 @@ static void put_file(const char *name, const void *data, size_t n) {
     close(fd);
 }
 
+static void unlink_file(const char *name) {
+    char path[100];
+    snprintf(path, sizeof path, "%s/%s", home, name);
+    unlink(path);
+}
+
 static void remove_home(void) {
-    for (int i = 0; i < FILES; i++) {
-        char path[100];
-        snprintf(path, sizeof path, "%s/%s", home, names[i]);
-        unlink(path);
-    }
+    for (int i = 0; i < FILES; i++) unlink_file(names[i]);
     rmdir(home);
 }
 
@@ -189,17 +216,9 @@ static void read_everything(bool report) {
     ttx_trace_meta_free(&m);
 }
 
-/* The first byte: which file is edited, and whether checksums are made right. Then edits of five
- * bytes: place, what to do, value. */
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static uint8_t file[MAX_FILE];
-    if (!made && !(made = mkdtemp(home) != NULL)) abort();
-    if (!size) return 0;
-    int which = data[0] % FILES;
-    size_t n =
-        which ? (size_t)(stpcpy((char *)file, texts[which]) - (char *)file) : good_records(file);
-    if (!which) reseal(file, n);
-    for (size_t i = 1; i + 5 <= size && n; i += 5) {
+/* Edits of five bytes: place, what to do, value. */
+static size_t edit(uint8_t *file, size_t n, const uint8_t *data, size_t size) {
+    for (size_t i = 0; i + 5 <= size && n; i += 5) {
         size_t at = (data[i] | (size_t)data[i + 1] << 8) % n;
         if (data[i + 2] < 200)
             file[at] = data[i + 3];
@@ -213,39 +232,76 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         } else if (at + 8 <= n)
             memset(file + at, data[i + 3], 8);
     }
-    if (!which && data[0] >= 64) reseal(file, n);
-    for (int i = F_META; i < FILES; i++) put_file(names[i], texts[i], strlen(texts[i]));
-    if (which == F_STATS) { /* read at that level only */
-        char meta[sizeof meta_text + 8], *level;
-        strcpy(meta, meta_text);
-        if (!(level = strstr(meta, "\"head\""))) abort();
-        memmove(level + 7, level + 6, strlen(level + 6) + 1);
-        memcpy(level, "\"stats\"", 7);
-        put_file(TTX_TRACE_META, meta, strlen(meta));
+    return n;
+}
+
+/* The files of text, none of which is damaged. */
+static void put_texts(bool stats) {
+    for (int i = 0; i < F_RECORDS; i++) put_file(names[i], texts[i], strlen(texts[i]));
+    if (!stats) return;
+    char meta[sizeof meta_text + 8], *level; /* tensor_stats.csv is read at that level only */
+    strcpy(meta, meta_text);
+    if (!(level = strstr(meta, "\"head\""))) abort();
+    memmove(level + 7, level + 6, strlen(level + 6) + 1);
+    memcpy(level, "\"stats\"", 7);
+    put_file(TTX_TRACE_META, meta, strlen(meta));
+}
+
+/* The first byte: which file is edited, whether checksums are made right again, and whether that
+ * comes before compression or after it. */
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    static uint8_t file[MAX_FILE], packed[4 * MAX_FILE];
+    if (!made && !(made = mkdtemp(home) != NULL)) abort();
+    if (!size) return 0;
+    int which = data[0] % FILES;
+    bool right = data[0] >= 64, text = which < F_RECORDS, before = right || data[0] >= 32;
+    size_t n =
+        text ? (size_t)(stpcpy((char *)file, texts[which]) - (char *)file) : good_records(file);
+    if (!text) reseal(file, n);
+    if (which != F_PACKED || before) n = edit(file, n, data + 1, size - 1);
+    if (!text && right) reseal(file, n);
+    put_texts(which == F_STATS);
+    unlink_file(names[F_PACKED]);
+    if (text) {
+        uint8_t good[2048];
+        size_t n_good = good_records(good);
+        reseal(good, n_good);
+        put_file(names[F_RECORDS], good, n_good);
     }
-    uint8_t good[2048];
-    size_t n_good = good_records(good);
-    reseal(good, n_good);
-    put_file(TTX_TRACE_RECORDS, good, n_good);
-    put_file(names[which], file, n);
-    read_everything(which >= F_STATS || size % 2);
+    if (which == F_PACKED) {
+        unlink_file(names[F_RECORDS]);
+        n = pack(packed, file, n);
+        if (!before) n = edit(packed, n, data + 1, size - 1);
+        put_file(names[F_PACKED], packed, n);
+    } else {
+        put_file(names[which], file, n);
+    }
+    read_everything(which == F_STATS || which == F_BLOCKS || which == F_TOKENS || size % 2);
     return 0;
 }
 
 #ifdef FUZZ_OWN_MAIN
+static bool can_pack(void) {
+    uint8_t to[1100], byte = 0;
+    return pack(to, &byte, 1) > 0;
+}
+
 int main(int argc, char **argv) {
     long rounds = argc > 1 ? strtol(argv[1], NULL, 10) : 1000;
     uint64_t x = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
     static ttx_trace_summary s;
     ttx_trace_meta m;
     ttx_err err = {0};
-    LLVMFuzzerTestOneInput((const uint8_t[]){0}, 1); /* no edit: it must be good */
-    if (ttx_trace_meta_load(&m, home, &err) || ttx_trace_check(&m, &s, &err) || s.n_problems ||
-        s.whole_tokens != 1 || s.records != 12) {
-        printf("the trace without damage is refused: %s%s\n", err.msg, s.problems[0]);
-        return 1;
+    /* no edits, as it is and compressed: it must be good */
+    for (uint8_t which = F_RECORDS; which < (can_pack() ? FILES : F_PACKED); which++) {
+        LLVMFuzzerTestOneInput(&which, 1);
+        if (ttx_trace_meta_load(&m, home, &err) || ttx_trace_check(&m, &s, &err) || s.n_problems ||
+            s.whole_tokens != 1 || s.records != 12) {
+            printf("the trace without damage is refused: %s%s\n", err.msg, s.problems[0]);
+            return 1;
+        }
+        ttx_trace_meta_free(&m);
     }
-    ttx_trace_meta_free(&m);
     for (long i = 0; i < rounds; i++) {
         uint8_t data[64];
         for (size_t k = 0; k < sizeof data; k++) {

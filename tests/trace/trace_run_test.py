@@ -473,6 +473,23 @@ def test_blocks(m):
         mine = sum(int(f["size_bytes"]) for f in found if f["tensor_name"] == t["name"])
         check(mine == t["size"], f"{name}: expected {t['size']} bytes of {t['name']}, found {mine}")
         check(sum(int(f["size_bytes"]) for f in found) == (last + 1 - first) * 512, f"{name}: {found}")
+    # The last block of the file is read whole, and the file ends inside of it. Experts are told apart.
+    size = os.path.getsize(m)
+    experts = next(t for t in meta["tensors"] if t.get("n_expert", 0) > 1)
+    first, n = experts["offset"] // 512, (experts["size"] + 1023) // 512
+    tail = size // 4096 * 4096
+    check(size % 4096, "the model's size is an odd one")
+    (HOME / "disk.txt").write_text(
+        f"  {dev}  1  7  0.000100000  99  C  R {sector + first} + {n} [ttx]\n"
+        f"  {dev}  1  7  0.000200000  99  C  R {sector + tail // 512} + 8 [ttx]\n")
+    r = ttx("trace", "import-blktrace", HOME / "blocks", HOME / "disk.txt")
+    found = rows(HOME / "blocks/block_reads.csv")
+    ends = [int(f["file_offset"]) + int(f["size_bytes"]) for f in found]
+    check(r.returncode == 0 and max(ends) == size, f"nothing lies behind the end: {r.stderr}{ends}")
+    mine = {f["expert_id"]: int(f["size_bytes"]) for f in found if f["tensor_name"] == experts["name"]}
+    check(mine == {str(e): experts["expert_bytes"] for e in range(experts["n_expert"])}, f"of experts: {mine}")
+    r = ttx("report", HOME / "blocks")
+    check(r.returncode == 0, f"a report of them: {r.stderr}")
     (HOME / "disk.txt").write_text("nothing\n")
     refuses(1, "DIR/disk.txt: expected blkparse's lines or block_rq_complete events of reads, found none",
             "trace", "import-blktrace", HOME / "blocks", HOME / "disk.txt")
