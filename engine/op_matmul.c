@@ -9,7 +9,8 @@
 enum {
     MAX_PROJ = 4,
     PROMPT_ROWS = 64, /* weight rows a chunk of a GEMM */
-    MIN_ROWS = 16,    /* ... and the fewest of a decode step */
+    DECODE_ROWS = 64, /* ... and the fewest of a decode step, if that leaves some for each thread */
+    CHUNKS = 32,      /* of a thread's share of a decode step, at most */
 };
 
 /* ---- activations ---- */
@@ -91,9 +92,11 @@ void op_run_jobs(ttx_step *s, mm_job *jobs, int n) {
         jobs[i].mm.x = &jobs[i].act;
         rows += jobs[i].mm.n_rows;
     }
-    if (s->cls == TTX_EXACT) { /* a few chunks a thread: contiguous, yet no thread waits long */
-        chunk = rows / (4 * ttx_pool_threads(s->rt->pool)) / MIN_ROWS * MIN_ROWS;
-        if (chunk < MIN_ROWS) chunk = MIN_ROWS;
+    if (s->cls == TTX_EXACT) { /* small enough that no thread waits long for the last one */
+        int64_t share = rows / ttx_pool_threads(s->rt->pool) + 1;
+        chunk = share / CHUNKS;
+        if (chunk < DECODE_ROWS) chunk = share < DECODE_ROWS ? share : DECODE_ROWS;
+        chunk = (chunk + 3) / 4 * 4; /* kernels take four rows at a time */
     }
     struct jobs_ctx ctx = {s, jobs, n};
     op_pool(s, rows, chunk, run_rows_of_jobs, &ctx);
