@@ -82,6 +82,8 @@ void ram_watch_mark(void *watch, bool begin) {
     w->sum.stall_ns += now.stall_ns - w->from.stall_ns;
     w->sum.expert_uses += now.expert_uses - w->from.expert_uses;
     w->sum.expert_hits += now.expert_hits - w->from.expert_hits;
+    w->sum.guesses += now.guesses - w->from.guesses;
+    w->sum.guesses_used += now.guesses_used - w->from.guesses_used;
     w->sum_read += read - w->read;
     w->sum_faults += faults - w->faults;
 }
@@ -157,6 +159,9 @@ int ram_watch_result(ram_watch *w, ram_result *r, const ttx_disk *disk, double n
     r->mb_token = bytes * 1e-6 / n;
     r->major_faults = (double)w->sum_faults / n;
     r->hit_rate = c->expert_uses ? (double)c->expert_hits / (double)c->expert_uses : NAN;
+    r->guess_rate = c->guesses ? (double)c->guesses_used / (double)c->guesses : NAN;
+    r->total_mb = (double)all * 1e-6;
+    r->layout = ttx_residency_get_layout(res);
     r->stall_ms = r->overlap = r->io_share = r->compute_ms = NAN;
     r->bound_ts = r->bound_guess_ts = r->bound_free_ts = NAN;
     r->cold_s = (double)(ttx_now_ns() - w->engine->start_ns) * 1e-9;
@@ -178,13 +183,16 @@ void ram_put(result_row *row, const ram_result *r) {
     result_text(row, "ram", r->setup->ram ? r->setup->ram : "");
     result_text(row, "step", r->setup->step);
     result_text(row, "pin", r->setup->pin ? r->setup->pin : "auto");
+    const ttx_residency_layout *l = r->layout;
     const struct {
         const char *name;
         double v;
     } v[] = {
         {"disk_mbps", r->disk_mbps},
         {"mb_per_token", r->mb_token},
+        {"total_mb", r->total_mb},
         {"hit_rate", r->hit_rate},
+        {"guess_rate", r->guess_rate},
         {"stall_ms", r->stall_ms},
         {"compute_ms", r->compute_ms},
         {"major_faults", r->major_faults},
@@ -197,6 +205,12 @@ void ram_put(result_row *row, const ram_result *r) {
         {"cold_s", r->cold_s},
         {"cached_share", r->cached},
         {"group_peak_bytes", r->group_peak},
+        {"budget_bytes", l ? (double)l->budget : NAN},
+        {"pinned_bytes", l ? (double)l->pinned : NAN},
+        {"dense_bytes", l ? (double)l->dense : NAN},
+        {"expert_cache_bytes", l ? (double)l->cache : NAN},
+        {"n_expert_slots", l ? l->n_slots : NAN},
+        {"n_experts", l ? l->n_experts : NAN},
         {"change_mb_per_token", r->change_mb},
         {"change_ms_per_token", r->change_ms},
         {"change_ts", r->change_ts},

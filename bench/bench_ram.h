@@ -29,6 +29,9 @@ typedef struct ram_result {
     double io_share; /* of the time that was waited for reads */
     double reread;   /* bytes read since the model was opened, by distinct bytes touched */
     double compute_ms;                    /* time less waits */
+    double total_mb;                      /* read since the model was opened */
+    double guess_rate;                    /* guesses that were used, of those that were read */
+    const ttx_residency_layout *layout;   /* NULL: not streamed. The engine's */
     double bound_ts;                      /* experts known after their router */
     double bound_guess_ts, bound_free_ts; /* one router before; reading and computing alone */
     double cold_s;                        /* from opening the model to the last token */

@@ -75,7 +75,8 @@ static int measure_ram(bench *b, bench_result *r, ttx_err *err) {
     int rc = ram_watch_result(&b->watch, ram, &b->disk, n, seconds, err);
     if (rc) return rc;
     double ts = n / seconds;
-    if (r->test.n_prompt) ram->reread = NAN; /* a prompt's routes are not recorded */
+    if (r->test.n_prompt) /* its routes are not recorded, and the bounds are of decoding */
+        ram->reread = ram->bound_ts = ram->bound_guess_ts = ram->bound_free_ts = NAN;
     ram->group_peak = b->set->mem_limit ? (double)mem_group_peak() : NAN;
     ram->change_mb = ram->change_ms = ram->change_ts = NAN;
     if (strcmp(ram->setup->step, "baseline") == 0) {

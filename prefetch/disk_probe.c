@@ -1,6 +1,7 @@
 /* disk_probe.c -- see disk_probe.h. */
 #include "disk_probe.h"
 
+#include "budget.h"
 #include "clock.h"
 #include "io.h"
 
@@ -55,10 +56,13 @@ static int run(probe *p, ttx_io *io, int depth, uint64_t n_reads, double *bytes_
 
 static int measure(probe *p, ttx_disk *d, uint64_t n_reads, ttx_err *err) {
     int rc = TTX_OK;
+    uint64_t available = ttx_memory_available();
     for (int i = 0; i < TTX_DISK_DEPTHS && !rc; i++) {
+        if (i && available && (4ull * TTX_DISK_READ << i) > available) break;
         ttx_io *io = NULL;
         ttx_err why = {0};
         int depth = 1 << i;
+        for (size_t k = 0; k < (size_t)depth * TTX_DISK_READ; k += 4096) p->mem[k] = 0;
         if (ttx_io_uring_open(&io, &p->fd, 1, (uint32_t)depth, &why))
             rc = ttx_io_threads_open(&io, &p->fd, 1, (uint32_t)depth, err);
         if (rc) return rc;
@@ -88,7 +92,6 @@ int ttx_disk_measure(ttx_disk *d, const char *path, uint64_t bytes, ttx_err *err
     if (mem != MAP_FAILED) {
         p.mem = (uint8_t *)mem + (HUGE_PAGE - (uintptr_t)mem % HUGE_PAGE);
         madvise(p.mem, bytes_mem, MADV_HUGEPAGE);
-        for (size_t i = 0; i < bytes_mem; i += 4096) p.mem[i] = 0;
     }
     if (mem == MAP_FAILED)
         rc = ttx_fail_nomem(err, "reads", map_bytes);

@@ -22,7 +22,8 @@ typedef struct ttx_disk {
 } ttx_disk;
 
 /* Reads about `bytes` of the file at each depth, in reads of TTX_DISK_READ, O_DIRECT. Takes 64 MiB
- * of memory for the time of the call. Errors: TTX_E_RUNTIME (cannot be opened or read so; smaller
+ * of memory for the time of the call; where there is less than four times that, the greater depths
+ * are left out. Errors: TTX_E_RUNTIME (cannot be opened or read so; smaller
  * than one read). */
 int ttx_disk_measure(ttx_disk *d, const char *path, uint64_t bytes, ttx_err *err);
 

@@ -16,9 +16,9 @@
 /* Uses count half after TTX_HALF_LIFE steps. "Distance": layers until an expert's layer is run
  * again. */
 typedef enum ttx_cache_policy {
-    TTX_CACHE_LRU,         /* the one that was not used for longest */
-    TTX_CACHE_LFU_AGED,    /* the one used least often of late, as its uses will count when its layer
-                              is run again: of equal ones the most distant goes */
+    TTX_CACHE_LRU,      /* the one that was not used for longest */
+    TTX_CACHE_LFU_AGED, /* the one used least often of late, as its uses will count when its layer
+                           is run again: of equal ones the most distant goes */
     TTX_CACHE_LEAST_STALE, /* the one passed over by its router most often since its last use; of
                               those the most distant (after SpecMD, arXiv 2602.03921) */
     TTX_CACHE_LAYER_AWARE, /* the one whose next use is expected last, from how often it was used of

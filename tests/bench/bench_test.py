@@ -190,9 +190,10 @@ def roofline():
         assert p.returncode == 2 and p.stderr == f"ttx: {message}\n" and not p.stdout, (more, p)
 
 
-RAM_FIELDS = ["prefetch", "ram", "step", "pin", "disk_mbps", "mb_per_token", "hit_rate", "stall_ms", "compute_ms",
-              "major_faults", "overlap", "io_time_share", "reread_factor", "disk_bound_ts", "disk_bound_guess_ts",
-              "disk_bound_free_ts", "cold_s", "cached_share", "group_peak_bytes", "change_mb_per_token",
+RAM_FIELDS = ["prefetch", "ram", "step", "pin", "disk_mbps", "mb_per_token", "total_mb", "hit_rate", "guess_rate",
+              "stall_ms", "compute_ms", "major_faults", "overlap", "io_time_share", "reread_factor", "disk_bound_ts", "disk_bound_guess_ts",
+              "disk_bound_free_ts", "cold_s", "cached_share", "group_peak_bytes", "budget_bytes",
+              "pinned_bytes", "dense_bytes", "expert_cache_bytes", "n_expert_slots", "n_experts", "change_mb_per_token",
               "change_ms_per_token", "change_ts"]
 
 
@@ -217,6 +218,9 @@ def beyond_ram():
         assert 0 <= r["hit_rate"] <= 1 and 0 <= r["overlap"] <= 1 and 0 <= r["io_time_share"] <= 1 <= r["reread_factor"], r
         assert r["disk_bound_ts"] <= r["disk_bound_guess_ts"] * 1.000001 <= r["disk_bound_free_ts"] * 1.000002, r
         assert r["compute_ms"] + r["stall_ms"] <= 1.01 * r["samples_ns"][0] * 1e-6 / 24, r
+        assert r["budget_bytes"] == int(r["ram"][:-1]) << 20 and 0 < r["pinned_bytes"] <= r["dense_bytes"], r
+        assert 0 < r["n_expert_slots"] < r["n_experts"] == 64, r
+        assert r["total_mb"] * 1e6 >= r["mb_per_token"] * 1e6 * 24 + r["pinned_bytes"] / 2, r
         assert r["change_ts"] is r["group_peak_bytes"] is None and r["cold_s"] > r["samples_ns"][0] * 1e-9, r
     off = [r for r in rows if r["prefetch"] == "off"]
     assert off[1]["hit_rate"] >= off[0]["hit_rate"] and off[1]["mb_per_token"] <= off[0]["mb_per_token"], off
@@ -253,6 +257,8 @@ def limited():
     assert p.returncode == 1 and p.stderr.count("\n") == 1, p
     assert not [d for d in Path("/sys/fs/cgroup").glob("*/**/ttx-bench-*")], "groups are removed"
     p = run("2M")
+    assert p.returncode == 1 and p.stderr.startswith("ttx: memory budget: expected at least ") and p.stderr.count("\n") == 1, p
+    p = run("6M", "-lm", "none")
     assert p.returncode == 1 and p.stderr == ("ttx: --mem-limit: killed, which the kernel does when memory is short\n"), p
 
 
