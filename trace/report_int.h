@@ -132,7 +132,8 @@ typedef struct rp_sequence {
     uint32_t token;
     uint8_t phase;
     bool open;
-    uint64_t tensors, objects; /* running hashes */
+    uint64_t tensors, objects;             /* running hashes */
+    uint64_t group_tensors, group_objects; /* of experts side by side: sums, so in any order */
     uint64_t base_tensors, base_objects;
     uint32_t length, n_base;
     uint64_t n_token, same_tensors, same_objects;

@@ -131,8 +131,17 @@ static uint64_t mix(uint64_t h, uint64_t v) {
     return h ^ h >> 29;
 }
 
+/* Experts of a token have no order of their own: streamed, they are computed as they come. */
+static void end_group(rp_sequence *s) {
+    if (!s->group_tensors) return;
+    s->tensors = mix(s->tensors, s->group_tensors);
+    s->objects = mix(s->objects, s->group_objects);
+    s->group_tensors = s->group_objects = 0;
+}
+
 void rp_sequence_end(ttx_report *r) {
     rp_sequence *s = &r->seq;
+    end_group(s);
     if (s->open && s->phase == TTX_PHASE_GENERATE && s->length) {
         if (!s->n_token) {
             s->base_tensors = s->tensors;
@@ -155,7 +164,7 @@ void rp_sequence_access(ttx_report *r, const rp_access *a) {
         s->open = a->n_tokens <= 1 && a->token != TTX_REC_NO_TOKEN;
         s->token = a->token;
         s->phase = a->phase;
-        s->tensors = s->objects = 0;
+        s->tensors = s->objects = s->group_tensors = s->group_objects = 0;
         s->length = 0;
         s->jumps = 0;
         if (!s->open) return;
@@ -165,7 +174,14 @@ void rp_sequence_access(ttx_report *r, const rp_access *a) {
     }
     if (!s->n_token && s->phase == TTX_PHASE_GENERATE && s->length < RP_BASE)
         s->base[s->length] = a->object | (a->whole ? 0 : RP_PART);
-    s->tensors = mix(s->tensors, (uint64_t)a->tensor << 8 | a->op);
-    s->objects = mix(s->objects, (uint64_t)a->object << 8 | a->op);
+    uint64_t tensor = (uint64_t)a->tensor << 8 | a->op, object = (uint64_t)a->object << 8 | a->op;
     s->length++;
+    if (a->expert != TTX_REC_NO_EXPERT) {
+        s->group_tensors += mix(1, tensor);
+        s->group_objects += mix(1, object);
+        return;
+    }
+    end_group(s);
+    s->tensors = mix(s->tensors, tensor);
+    s->objects = mix(s->objects, object);
 }

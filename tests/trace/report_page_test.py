@@ -206,20 +206,6 @@ def compare(ttx, home, shots):
     page.close()
 
 
-def make_stats(folder):
-    """A trace of level stats: tokens, and sums of tensors."""
-    run = rt.Run(rt.Model(layers=3))
-    run.eval(0, [1, 2, 3], 0)
-    run.eval(3, [4], 1)
-    run.records = [r for r in run.records if r[56] == rt.TOKEN]
-    run.write(folder)
-    meta = json.loads((folder / "trace_metadata.json").read_text())
-    meta["trace_config"]["level"] = "stats"
-    (folder / "trace_metadata.json").write_text(json.dumps(meta))
-    lines = [f"{i},{t['name']},4,{4 * t['size']}" for i, t in enumerate(run.m.tensors)]
-    (folder / "tensor_stats.csv").write_text("idx,name,accesses,bytes\n" + "\n".join(lines) + "\n,,9,999\n")
-
-
 def main():
     if not browser.find():
         print("chromium is not installed")
@@ -232,7 +218,7 @@ def main():
         (home / "none").mkdir()
         (home / "none/tensor_access.bin").write_bytes(rt.records_file([]))
         (home / "none/trace_metadata.json").write_text(json.dumps(rt.Model().metadata()))
-        make_stats(home / "stats")
+        rt.make_stats(home / "stats")
         silent = {"dense": {"events", "disk", "token-disk", "reads", "experts", "specialisation", "favours"}, "experts": set()}
         for name in ("experts", "dense", "stats", "none"):
             subprocess.run([ttx, "report", home / name], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -220,9 +220,13 @@ class Run:
                 self.records.append(record(ROUTE, self.now, ptr=weight, token=first + i, n=1, layer=l, expert=e,
                                            rank=rank, score=1.5 - rank, phase=phase))
                 takers.setdefault(e, []).append((first + i, rank))
-        for name in ("gate", "up", "down"):
+        ready = list(takers.items())
+        if self.io and len(words) == 1:  # streamed: some come first, whichever
+            self.random.shuffle(ready)
+        parts = [ready[:1], ready[1:]] if self.io and len(words) == 1 else [ready]
+        for part, name in ((p, n) for p in parts for n in ("gate", "up", "down")):
             operands = []
-            for e, served in takers.items():
+            for e, served in part:
                 token, rank = served[0]
                 one = dict(rank=rank, score=1.5 - rank) if len(words) == 1 else {}
                 operands += self.operand(f"{p}ffn_{name}_exps.weight", "MUL_MAT_ID", expert=e,
@@ -274,6 +278,21 @@ def make(folder, layers=4, experts=0, prompt=12, decode=20, io=False, seed=1, sh
         for at in range(prompt, prompt + decode):
             run.eval(at, [words[at]], 1)
     run.write(folder)
+    return run
+
+
+def make_stats(folder):
+    """A trace of level stats: tokens, and sums of tensors."""
+    run = Run(Model(layers=3))
+    run.eval(0, [1, 2, 3], 0)
+    run.eval(3, [4], 1)
+    run.records = [r for r in run.records if r[56] == TOKEN]
+    run.write(folder)
+    meta = json.loads((folder / "trace_metadata.json").read_text())
+    meta["trace_config"]["level"] = "stats"
+    (folder / "trace_metadata.json").write_text(json.dumps(meta))
+    lines = [f"{i},{t['name']},4,{4 * t['size']}" for i, t in enumerate(run.m.tensors)]
+    (folder / "tensor_stats.csv").write_text("idx,name,accesses,bytes\n" + "\n".join(lines) + "\n,,9,999\n")
     return run
 
 
