@@ -244,16 +244,27 @@ def test_guesses(m):
 
 # ---- what a run leaves when it ends badly ----
 
-def test_killed(m, *args):
+def by_signal(number):
+    return lambda process, m: process.send_signal(number)
+
+
+def cut_model(process, m):
+    """Its mapped pages are gone."""
+    os.truncate(m, 4096)
+
+
+def test_killed(m, *args, how=by_signal(signal.SIGKILL)):
     shutil.rmtree(HOME / "killed", ignore_errors=True)
     p = subprocess.Popen([TTX, "run", "-m", m, "-p", "abc", "-c", "65536", "--ignore-eos", "--trace",
-                          HOME / "killed", *args], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+                          HOME / "killed", "--json", HOME / "killed.json", *args], stdout=subprocess.PIPE,
+                         stderr=subprocess.DEVNULL)
     read = 0
     while read < 600:  # so much text that blocks have been written
         read += len(p.stdout.read1(4096))
     time.sleep(0.3)  # ... and far from the end of the context
-    p.send_signal(signal.SIGKILL)
-    p.wait()
+    how(p, m)
+    check(p.wait() not in (0, 130), "the run ends badly")
+    check(not list(HOME.rglob("*.tmp")) and not (HOME / "killed.json").exists(), "nothing half written is left")
     r = ttx("trace", "check", HOME / "killed")
     check(r.returncode == 1 and "incomplete: ends after" in r.stderr, f"killed: {r.stderr}")
     check("problem" not in r.stdout, f"what is there holds: {r.stdout}")
@@ -517,6 +528,8 @@ def main():
     test_full_disk(long)
     test_killed(long, *STREAM)
     test_full_disk(long, *STREAM)
+    test_killed(long, how=by_signal(signal.SIGTERM))
+    test_killed(long, "-lm", "mmap", how=cut_model)
     refuses(2, "parquet: expected a file (-o FILE), found none", "export", HOME / "a", "-f", "parquet")
     shutil.rmtree(HOME)
     sys.exit(failures != 0)
