@@ -55,13 +55,10 @@ static const char tokens_text[] = "token_id,vocab_id,text,phase,batch,start_ns,e
 
 /* What can be edited: files of text, the records, and those of a compressed trace. */
 enum { F_META, F_PATTERN, F_STATS, F_BLOCKS, F_TOKENS, F_RECORDS, F_PACKED, FILES };
-static const char *const names[FILES] = {TTX_TRACE_META,
-                                         "access_pattern.json",
-                                         "tensor_stats.csv",
-                                         "block_reads.csv",
-                                         "tokens.csv",
-                                         TTX_TRACE_RECORDS,
-                                         TTX_TRACE_RECORDS TTX_TRACE_PACKED};
+static const char packed_records[] = TTX_TRACE_RECORDS TTX_TRACE_PACKED;
+static const char *const names[FILES] = {
+    TTX_TRACE_META, "access_pattern.json", "tensor_stats.csv", "block_reads.csv",
+    "tokens.csv",   TTX_TRACE_RECORDS,     packed_records};
 static const char *const texts[F_RECORDS] = {meta_text, pattern_text, stats_text, blocks_text,
                                              tokens_text};
 
@@ -293,8 +290,8 @@ int main(int argc, char **argv) {
     ttx_trace_meta m;
     ttx_err err = {0};
     /* no edits, as it is and compressed: it must be good */
-    for (uint8_t which = F_RECORDS; which < (can_pack() ? FILES : F_PACKED); which++) {
-        LLVMFuzzerTestOneInput(&which, 1);
+    for (int which = F_RECORDS; which < (can_pack() ? FILES : F_PACKED); which++) {
+        LLVMFuzzerTestOneInput((const uint8_t[]){(uint8_t)which}, 1);
         if (ttx_trace_meta_load(&m, home, &err) || ttx_trace_check(&m, &s, &err) || s.n_problems ||
             s.whole_tokens != 1 || s.records != 12) {
             printf("the trace without damage is refused: %s%s\n", err.msg, s.problems[0]);
