@@ -22,6 +22,8 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { SLOWEST_S = 256 }; /* beyond RAM a second for each token of the default test */
+
 typedef struct bench {
     const bench_settings *set;
     bench_matrix x;
@@ -334,7 +336,9 @@ static int read_settings(bench *b, ttx_err *err) {
                          .warm_up = !set->no_warm_up,
                          .n_warm_up = b->x.n_warm_up,
                          .go_on = b->beyond,
-                         .max_s = set->max_s,
+                         .max_s = set->max_s  ? set->max_s
+                                  : b->beyond ? SLOWEST_S
+                                              : 0,
                          .delay_s = set->delay_s,
                          .progress = show_progress,
                          .progress_ctx = b};
@@ -448,7 +452,8 @@ static const ttx_opt options[] = {
     {"--warm-up", OPT_U32, BENCH(n_warm_up), "N", "tokens that a warm-up decodes", .min = 1,
      .max = 1 << 20, .shown_default = "1; beyond RAM 64"},
     {"--max-seconds", OPT_U32, BENCH(max_s), "S",
-     "end decoding after this time: what takes longer has fewer tokens", .max = 1 << 20},
+     "end decoding after this time: what takes longer has fewer tokens", .max = 1 << 20,
+     .shown_default = "no limit; beyond RAM 256"},
     {"--ram", OPT_LIST, BENCH(ram), "SIZE,...",
      "memory budgets: 3G, 50% or auto; a model larger than that is streamed",
      .group = "Beyond RAM"},

@@ -116,10 +116,15 @@ void ttx_guesser_right(ttx_guesser *g) {
     g->judged_right++;
 }
 
-bool ttx_guesser_pays(ttx_guesser *g) {
+bool ttx_guesser_pays(ttx_guesser *g, uint64_t now_ns, uint64_t waited_ns) {
+    if (!g->judged_ns) g->judged_ns = now_ns;
     if (g->judged >= TTX_GUESS_JUDGED) {
-        if (g->judged_right * TTX_GUESS_WORTH < g->judged) g->again = g->step + TTX_GUESS_PAUSE;
+        uint64_t time = now_ns - g->judged_ns, waited = waited_ns - g->judged_waited_ns;
+        uint32_t sixths = 3 * waited > 2 * time ? 4 : 3; /* that must have been right */
+        if (6 * g->judged_right < sixths * g->judged) g->again = g->step + TTX_GUESS_PAUSE;
         g->judged = g->judged_right = 0;
+        g->judged_ns = now_ns;
+        g->judged_waited_ns = waited_ns;
     }
     return g->step >= g->again;
 }

@@ -23,9 +23,10 @@ typedef enum ttx_guess_kind {
 
 #define TTX_GUESS_NAMES "router|previous|frequency|successor"
 
-/* Fewer than one right in TTX_GUESS_WORTH of TTX_GUESS_JUDGED: none for TTX_GUESS_PAUSE steps. Then
- * another chance, since texts change. */
-enum { TTX_GUESS_JUDGED = 128, TTX_GUESS_WORTH = 3, TTX_GUESS_PAUSE = 64, TTX_GUESS_MOST = 32 };
+/* Fewer than half of TTX_GUESS_JUDGED right, or than two thirds while more than two thirds of the
+ * time are spent waiting (a disk that never rests has no time for wrong ones): none for
+ * TTX_GUESS_PAUSE steps. Then another chance, since texts change. */
+enum { TTX_GUESS_JUDGED = 128, TTX_GUESS_PAUSE = 64, TTX_GUESS_MOST = 32 };
 
 typedef struct ttx_guesser {
     ttx_guess_kind kind;
@@ -41,7 +42,8 @@ typedef struct ttx_guesser {
     uint32_t before; /* the layer that chose before the present one; n_layer: none */
     uint32_t layer;  /* that chose last */
     uint32_t judged, judged_right;
-    uint64_t again; /* no guesses before this step */
+    uint64_t judged_ns, judged_waited_ns; /* time, and time waited, when the last were judged */
+    uint64_t again;                       /* no guesses before this step */
 } ttx_guesser;
 
 /* Errors: TTX_E_RUNTIME (no memory). */
@@ -59,6 +61,7 @@ int ttx_guesser_guess(ttx_guesser *g, uint32_t *layer, uint16_t expert[TTX_GUESS
 /* The judge. */
 void ttx_guesser_read(ttx_guesser *g);  /* an expert is being read because of a guess */
 void ttx_guesser_right(ttx_guesser *g); /* an expert that was guessed is used */
-bool ttx_guesser_pays(ttx_guesser *g);  /* whether guessing is worth it now */
+/* Whether guessing is worth it now; the time, and how much of it was spent waiting for reads. */
+bool ttx_guesser_pays(ttx_guesser *g, uint64_t now_ns, uint64_t waited_ns);
 
 #endif

@@ -104,6 +104,8 @@ typedef struct ttx_residency_settings {
     /* Of tests: the limit of memory, asked for every step; NULL: the memory group's. */
     uint64_t (*limit)(void *ctx);
     void *limit_ctx;
+    uint64_t (*clock)(void *ctx); /* of tests, in ns; NULL: the system's */
+    void *clock_ctx;
     struct ttx_io *io; /* of tests: read through this; NULL: io_uring. Borrowed */
     /* Called with one line for a fallback that was taken (mlock refused, ...); may be NULL. */
     void (*warn)(void *ctx, const char *line);

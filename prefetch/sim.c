@@ -236,6 +236,10 @@ static uint64_t no_limit(void *ctx) {
     return UINT64_MAX;
 }
 
+static uint64_t sim_clock(void *ctx) {
+    return (uint64_t)(((const sim_disk *)ctx)->now * 1e9);
+}
+
 int ttx_simulate(ttx_sim_result *out, const ttx_sim_settings *set, ttx_err *err) {
     sim m = {.set = set, .random = 1, .bound = {.bytes_s = set->machine.disk_bytes_s}};
     ttx_residency_settings res = set->residency;
@@ -244,6 +248,8 @@ int ttx_simulate(ttx_sim_result *out, const ttx_sim_settings *set, ttx_err *err)
     sim_disk_open(&m.disk, &set->machine);
     m.byte_s = set->machine.compute_s / step_bytes(res.plan);
     res.io = &m.disk.io;
+    res.clock = sim_clock;
+    res.clock_ctx = &m.disk;
     m.n_layer = ttx_plan_layers(res.plan);
     if (res.policy == TTX_CACHE_OPTIMUM) {
         if ((rc = sim_future_open(&m.future, set->routes, err))) goto done;

@@ -5,7 +5,6 @@
  */
 #include "stream_int.h"
 
-#include "clock.h"
 #include "route.h"
 
 #include <stdlib.h>
@@ -87,10 +86,10 @@ static int lease_block(stream *s, uint32_t id, ttx_err *err) {
     int rc = TTX_OK;
     b->passed = false; /* of the ring: wanted after all */
     if (b->state != BLOCK_RESIDENT) {
-        uint64_t start = ttx_now_ns();
+        uint64_t start = stream_now(s);
         if (b->state == BLOCK_LOADING && b->found == TTX_RES_PREFETCHED) b->found = TTX_RES_LATE;
         rc = stream_await(s, id, err);
-        b->waited_ns = ttx_now_ns() - start;
+        b->waited_ns = stream_now(s) - start;
         s->count.stalls++;
         s->count.stall_ns += b->waited_ns;
     }
@@ -183,14 +182,14 @@ int stream_acquire_any(stream *s, const ttx_range *set, int n, bool *got, ttx_er
             n_got++;
         }
         if (n_got) break;
-        if (!start) start = ttx_now_ns();
+        if (!start) start = stream_now(s);
         bool stuck = !s->in_flight || s->err.code;
         for (int i = 0; stuck && i < n; i++) /* one at least finds a slot, or an error */
             if (stream_await(s, find(s, set[i])->block, err)) goto error;
     }
     if (start) {
         s->count.stalls++;
-        s->count.stall_ns += ttx_now_ns() - start;
+        s->count.stall_ns += stream_now(s) - start;
     }
     return TTX_OK;
 error:
@@ -259,7 +258,7 @@ static void guess_by_table(stream *s) {
 bool stream_routed(stream *s) {
     bool wanted = s->set.prefetch & TTX_PREFETCH_EXPERT;
     if (!wanted || s->has_ring || !s->count.evictions) return false;
-    if (!ttx_guesser_pays(&s->guesser)) return false;
+    if (!ttx_guesser_pays(&s->guesser, stream_now(s), s->count.stall_ns)) return false;
     if (s->set.guess == TTX_GUESS_ROUTER && !s->set.successors) return true;
     if (s->set.successors)
         guess_by_table(s);

@@ -16,6 +16,7 @@
 #ifndef TTX_STREAM_INT_H
 #define TTX_STREAM_INT_H
 
+#include "clock.h"
 #include "io.h"
 #include "policy.h"
 #include "policy_guess.h"
@@ -163,6 +164,10 @@ typedef struct stream {
     ttx_residency_counters count;
     ttx_err err; /* what ends everything */
 } stream;
+
+static inline uint64_t stream_now(const stream *s) {
+    return s->set.clock ? s->set.clock(s->set.clock_ctx) : ttx_now_ns();
+}
 
 static inline uint64_t align_down(uint64_t x) {
     return x / STREAM_ALIGN * STREAM_ALIGN;

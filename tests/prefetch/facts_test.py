@@ -4,7 +4,8 @@
     facts_test.py TTX TINY_MODEL [API_TEST]
 
 A prompt of more than 512 tokens reads the model once; rows of logits are part of the budget; counters
-agree with what was computed; the live line appears on a terminal, and only there; libttx streams too.
+agree with what was computed; drafts change nothing but the bytes read; guesses that are wrong stop; the
+live line appears on a terminal, and only there; libttx streams too.
 """
 import json
 import os
@@ -69,6 +70,38 @@ def check_counters(ttx, model, out):
     assert r["guesses_used"] <= r["guesses"], r
 
 
+def check_drafts(ttx, name, model, out):
+    """Verified guesses: the same text, and of a dense model fewer passes over the disk."""
+    options = ["-p", "the end of the end of the end of the", "-n", "120", "-c", "256", "-ub", "32"]
+    low = least([ttx, "run", "-m", model, *options, "--draft-ngram"])
+    streamed = ["-lm", "stream", "--ram", f"{low + 1}M"]
+    text, _ = run(ttx, model, out, *options, stderr=subprocess.DEVNULL)
+    same, plain = run(ttx, model, out, *options, *streamed, stderr=subprocess.DEVNULL)
+    drafted, n = run(ttx, model, out, *options, *streamed, "--draft-ngram", stderr=subprocess.DEVNULL)
+    assert text == same == drafted, name
+    assert plain["residency"]["read_bytes"] > 0 and n["drafted_n"] >= n["accepted_n"] >= 0, n
+    print(f"{name}: {n['accepted_n']:.0f} of {n['drafted_n']:.0f} drafts right; "
+          f"{n['residency']['read_bytes'] / plain['residency']['read_bytes']:.2f} of the bytes")
+    if n["accepted_n"] > 20 and name == "dense":
+        assert n["residency"]["read_bytes"] < plain["residency"]["read_bytes"], (n, plain)
+
+
+def check_switch(ttx, model, out):
+    """Experts that are forced by a file are not those that the routers name: guesses stop."""
+    rows = "".join(f"0,{int(s > 0)},{s},{l},{k},{(3 * s + l + k) % 8},0.5,0,0\n"
+                   for s in range(300) for l in range(8) for k in (0, 1))
+    Path(model + ".csv").write_text("# route_trace v1\n# model=x arch=mixtral n_layer=8 n_expert=8 n_expert_used=2\n"
+                                    + "".join(f"# layer={l} expert_bytes=1 dense_bytes=1\n" for l in range(8))
+                                    + "turn,phase,step,layer,slot,expert,weight,residency,expert_bytes\n" + rows)
+    options = ["-p", "the", "-n", "280", "-c", "512", "-lm", "stream", "--ram", "75M", "--routes", model + ".csv"]
+    off, _ = run(ttx, model, out, *options, "--prefetch", "layer", stderr=subprocess.DEVNULL)
+    text, n = run(ttx, model, out, *options, "--prefetch", "all", stderr=subprocess.DEVNULL)
+    r = n["residency"]
+    print(f"forced experts: {r['guesses_used']:.0f} of {r['guesses']:.0f} guesses right")
+    assert text == off
+    assert 64 < r["guesses"] < 5 * 200 and r["guesses_used"] < r["guesses"] * 2 / 3, r  # of 280 tokens, 7 layers, 2 experts
+
+
 def check_live(ttx, model, out):
     options = ["-p", "the", "-n", "1000", "-c", "4096", "-lm", "stream", "--ram", "110M"]
     terminal, theirs = pty.openpty()
@@ -96,8 +129,10 @@ def main():
             model = f"{folder}/{name}.gguf"
             subprocess.run([tiny, model, *fields], check=True)
             check_prompt(ttx, name, model, out)
+            check_drafts(ttx, name, model, out)
         check_logits(ttx, model)
         check_counters(ttx, model, out)
+        check_switch(ttx, model, out)
         check_live(ttx, model, out)
         if len(sys.argv) > 3:
             subprocess.run([sys.argv[3], model, "75"], check=True)

@@ -209,24 +209,29 @@ static void check_guesses(void) {
     ttx_guesser_close(&g);
 }
 
+/* Lets one guess in `n` be right, over `time`, of which `waited`; whether guessing goes on. */
+static bool judged(ttx_guesser *g, uint32_t n, uint32_t right, uint64_t time, uint64_t waited) {
+    static const uint64_t second = 1000000000;
+    uint64_t now = g->judged_ns + time * second, waits = g->judged_waited_ns + waited * second;
+    CHECK(ttx_guesser_pays(g, g->judged_ns ? g->judged_ns : 1, g->judged_waited_ns));
+    for (uint32_t i = 0; i < TTX_GUESS_JUDGED; i++) {
+        ttx_guesser_read(g);
+        if (i % n < right) ttx_guesser_right(g);
+    }
+    return ttx_guesser_pays(g, now, waits);
+}
+
 static void check_judge(void) {
     ttx_guesser g = opened(TTX_GUESS_ROUTER);
     ttx_guesser_step(&g);
-    for (int i = 0; i < TTX_GUESS_JUDGED; i++) {
-        CHECK(ttx_guesser_pays(&g));
-        ttx_guesser_read(&g);
-        if (i % TTX_GUESS_WORTH == 0) ttx_guesser_right(&g); /* one in three */
-    }
-    CHECK(ttx_guesser_pays(&g));
-    for (int i = 0; i < TTX_GUESS_JUDGED; i++) {
-        ttx_guesser_read(&g);
-        if (i % (TTX_GUESS_WORTH + 1) == 0) ttx_guesser_right(&g); /* one in four */
-    }
+    CHECK(judged(&g, 2, 1, 10, 6));  /* one in two, the disk idle for some of the time */
+    CHECK(judged(&g, 3, 2, 10, 10)); /* two in three do always */
+    CHECK(!judged(&g, 3, 1, 10, 0)); /* one in three never */
     for (int i = 0; i < TTX_GUESS_PAUSE; i++) {
-        CHECK(!ttx_guesser_pays(&g));
+        CHECK(!ttx_guesser_pays(&g, g.judged_ns, g.judged_waited_ns));
         ttx_guesser_step(&g);
     }
-    CHECK(ttx_guesser_pays(&g));
+    CHECK(!judged(&g, 2, 1, 10, 7)); /* one in two, and the disk is busy */
     ttx_guesser_close(&g);
 }
 

@@ -60,6 +60,7 @@ static ttx_sim_settings settings(const ttx_source *source, const ttx_plan *plan,
     res.plan = plan;
     res.rows_at_once = 1;
     res.prefetch = TTX_PREFETCH_LAYER;
+    res.policy = TTX_CACHE_LRU;
     return (ttx_sim_settings){.sources = source,
                               .n_sources = 1,
                               .residency = res,
@@ -83,7 +84,7 @@ static ttx_sim_result simulate(ttx_sim_settings *set, double more) {
         failures++;
         printf("cannot simulate: %s\n", err.msg);
     }
-    CHECK_INT(r.n_step, STEPS - WARM_UP);
+    CHECK_INT(r.n_step, set->n_step - WARM_UP);
     return r;
 }
 
@@ -156,11 +157,43 @@ static void check_experts(const ttx_source *source) {
     ttx_plan_free(&plan);
 }
 
+/* Guesses that are right go on and are of use; those that are wrong stop, and cost little until
+ * then. */
+static void check_switch(const ttx_source *source) {
+    enum { MANY = 1000 };
+    static uint16_t v[MANY * LAYERS];
+    ttx_plan plan = plan_of(EXPERTS);
+    ttx_sim_routes routes = {MANY, LAYERS, EXPERTS, 1, v};
+    uint32_t random = 1;
+    for (int i = 0; i < MANY * LAYERS; i++) {
+        random = random * 1664525 + 1013904223;
+        v[i] = (uint16_t)(random >> 30);
+    }
+    ttx_sim_settings set = settings(source, &plan, &routes, 4);
+    set.n_step = MANY;
+    ttx_sim_result off = simulate(&set, 3);
+    set.residency.prefetch |= TTX_PREFETCH_EXPERT;
+    ttx_sim_result right = simulate(&set, 3);
+    CHECK(right.guesses_used == right.guesses && right.guesses > MANY / 3);
+    CHECK(right.seconds < 0.95 * off.seconds);
+    set.router_right = 0;
+    ttx_sim_result wrong = simulate(&set, 3);
+    CHECK(wrong.guesses_used * 2 < wrong.guesses);
+    /* 419 if they never paused; each pause is for a sixth of the time. */
+    CHECK(wrong.guesses >= TTX_GUESS_JUDGED && wrong.guesses < 400);
+    CHECK(wrong.seconds < 1.1 * off.seconds);
+    printf("guesses: none %.0f s, right %.0f s (%llu), wrong %.0f s (%llu)\n", off.seconds,
+           right.seconds, (unsigned long long)right.guesses, wrong.seconds,
+           (unsigned long long)wrong.guesses);
+    ttx_plan_free(&plan);
+}
+
 int main(void) {
     ttx_source source = {"self", open("/proc/self/exe", O_RDONLY | O_CLOEXEC), NULL, 64 * MIB, 0};
     if (source.fd < 0) return 1;
     check_dense(&source);
     check_experts(&source);
+    check_switch(&source);
     close(source.fd);
     printf("%d failures\n", failures);
     return failures != 0;
