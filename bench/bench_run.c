@@ -85,7 +85,7 @@ static int eval_steps(runner *r, int32_t n, double max_s, int32_t *done, float *
         if (*r->how->interrupted) return TTX_E_INTERRUPTED;
         int32_t token = draw(r);
         uint64_t start = ttx_now_ns();
-        if (*done && max_s > 0 && (double)(start - begin) * 1e-9 > max_s) break;
+        if (*done && max_s > 0 && (double)(start - begin - r->metered_ns) * 1e-9 > max_s) break;
         int rc = ttx_session_eval(r->s, &token, 1, TTX_EXACT, TTX_WANT_LAST, err);
         if (rc) return rc;
         uint64_t now = ttx_now_ns();

@@ -145,10 +145,13 @@ static cJSON *hints(const tuning *t) {
     ttx_trace_model_hash(t->engine.model, hash);
     bool ok = run && cJSON_AddStringToObject(o, "model_hash", hash) &&
               cJSON_AddStringToObject(run, "ram", t->args.ram) &&
-              cJSON_AddStringToObject(run, "load_mode", t->fits ? "mmap" : "stream") &&
+              cJSON_AddStringToObject(run, "load_mode", t->fits ? "auto" : "stream") &&
               cJSON_AddStringToObject(run, "expert_cache",
                                       bench_choice(TTX_CACHE_POLICY_NAMES, t->policy, p)) &&
-              cJSON_AddStringToObject(run, "prefetch", t->guess ? "all" : "layer") &&
+              cJSON_AddStringToObject(run, "prefetch",
+                                      t->fits    ? "auto"
+                                      : t->guess ? "all"
+                                                 : "layer") &&
               cJSON_AddStringToObject(run, "guess",
                                       bench_choice(SIM_GUESSES, t->guess ? t->guess : 1, g)) &&
               cJSON_AddNumberToObject(run, "disk_mbps", t->disk.bytes_s * 1e-6) &&

@@ -125,6 +125,7 @@ int ttx_meter_open(ttx_meter **out, const ttx_limits *l, ttx_err *err) {
         for (const limit_reader *r = tables[t]; r->name; r++)
             if (strcmp(r->name, l->read_kernel) == 0) m->reader = r;
     m->bytes = 8 * l->cache_bytes > METER_BYTES ? 8 * l->cache_bytes : METER_BYTES;
+    if (m->bytes > l->read_bytes) m->bytes = l->read_bytes; /* there is little memory */
     m->bytes -= m->bytes % CHUNK_BYTES;
     int rc = ttx_pool_create(&m->pool, l->n_threads, err);
     if (!rc) rc = map_memory(&m->job, &m->map, m->bytes, m->pool, err);

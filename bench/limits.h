@@ -1,10 +1,9 @@
 /* limits.h -- what this machine can do at most: bytes read a second, operations a second.
  *
  * Measured, not looked up: data sheets know neither the virtual machine nor its neighbours. Both
- * are the best of several kernels and passes with every core at work, so a busy machine shows
- * limits that are too low, never too high. What neighbours leave changes within seconds: a meter
- * measures again beside what is judged. Not measured: writing, latency, AMX tiles (their place is
- * taken by "unknown" on machines that have them).
+ * are the best of several kernels and passes with every core at work. What neighbours leave changes
+ * within seconds: a meter measures again beside what is judged. Not measured: writing, latency, AMX
+ * tiles (their place is taken by "unknown" on machines that have them).
  */
 #ifndef TTX_LIMITS_H
 #define TTX_LIMITS_H

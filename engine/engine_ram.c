@@ -167,7 +167,7 @@ static int switches(const ttx_model *model, const ttx_engine_args *a, const ttx_
         set->n_pins = hints->n_pins;
         set->pins_only = hints->n_pins && !stream;
     }
-    if (!stream && set->pin_bytes == TTX_PIN_AUTO && (large || (hints->pins && !plan->pins))) {
+    if (!stream && set->pin_bytes == TTX_PIN_AUTO && (large || (hints->n_pins && !plan->pins))) {
         set->pin_bytes = memory / 4 * 3;
         if (!plan->pins && hints->pin_bytes && hints->pin_bytes < set->pin_bytes)
             set->pin_bytes = hints->pin_bytes;

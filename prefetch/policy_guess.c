@@ -117,7 +117,10 @@ void ttx_guesser_right(ttx_guesser *g) {
 }
 
 bool ttx_guesser_pays(ttx_guesser *g, uint64_t now_ns, uint64_t waited_ns) {
-    if (!g->judged_ns) g->judged_ns = now_ns;
+    if (!g->judged_ns || g->step < g->again) { /* time without guesses does not count */
+        g->judged_ns = now_ns;
+        g->judged_waited_ns = waited_ns;
+    }
     if (g->judged >= TTX_GUESS_JUDGED) {
         uint64_t time = now_ns - g->judged_ns, waited = waited_ns - g->judged_waited_ns;
         uint32_t sixths = 3 * waited > 2 * time ? 4 : 3; /* that must have been right */

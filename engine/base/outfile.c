@@ -58,6 +58,12 @@ int ttx_outfile_open(ttx_outfile *o, const char *path, ttx_err *err) {
     }
     int fd = open_nameless(o->path, st.st_mode & 0777);
     o->nameless = fd >= 0;
+    const char *name = strrchr(o->draft, '/');
+    if (fd >= 0 && strlen(name ? name + 1 : o->draft) > NAME_MAX) { /* before the work, not after */
+        close(fd);
+        errno = ENAMETOOLONG;
+        return ttx_outfile_close(o, cannot("create", o->path, err), err);
+    }
     if (fd < 0) fd = open(o->draft, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, st.st_mode & 0777);
     o->f = fd < 0 ? NULL : fdopen(fd, "w");
     if (o->f) return 0;
