@@ -83,16 +83,6 @@ int bench_parse_pairs(bench_values *out, const ttx_opt_list *given, const char *
     return TTX_OK;
 }
 
-/* Index of the n characters at s among "a|b|c"; -1. */
-static int find_choice(const char *choices, const char *s, size_t n) {
-    for (int i = 0;; i++) {
-        size_t len = strcspn(choices, "|");
-        if (len == n && memcmp(choices, s, n) == 0) return i;
-        if (!choices[len]) return -1;
-        choices += len + 1;
-    }
-}
-
 int bench_parse_names(bench_values *out, const ttx_opt_list *given, const char *option,
                       const char *choices, ttx_err *err) {
     out->n = 0;
@@ -100,7 +90,7 @@ int bench_parse_names(bench_values *out, const ttx_opt_list *given, const char *
     for (int i = 0; i < given->n; i++)
         for (const char *p = given->v[i];; p++) {
             size_t n = strcspn(p, ",");
-            int choice = find_choice(choices, p, n);
+            int32_t choice = ttx_opt_choice(choices, p, n);
             if (choice < 0)
                 return ttx_fail(err, TTX_E_USAGE, "%s: expected a list out of %s, found '%s'",
                                 option, choices, given->v[i]);

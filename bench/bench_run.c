@@ -24,7 +24,7 @@ typedef struct runner {
     int32_t *tokens; /* [longest run of tokens] */
     /* Of the repetition: reading is measured where it begins, where it ends, and every METER_NS. */
     double gbps;                   /* where the piece began */
-    uint64_t piece_ns, metered_ns; /* when it began; what measuring took since then */
+    uint64_t piece_ns, metered_ns; /* when it began; what measuring took in all pieces */
     double gb, seconds;            /* what memory could have delivered, of the pieces before */
 } runner;
 

@@ -46,17 +46,6 @@ int ttx_parse_ram(const char *text, uint64_t *bytes, ttx_err *err) {
 
 /* ---- hints ---- */
 
-/* Index of the text among "a|b|c"; -1: none of them. */
-static int32_t choice_of(const char *choices, const char *text) {
-    size_t n = strlen(text);
-    for (int32_t i = 0;; i++) {
-        size_t len = strcspn(choices, "|");
-        if (len == n && memcmp(choices, text, n) == 0) return i;
-        if (!choices[len]) return -1;
-        choices += len + 1;
-    }
-}
-
 int ttx_ram_take_hints(ttx_engine_args *a, const ttx_hints *hints, ttx_err *err) {
     const ttx_hints_run *run = &hints->run;
     bool mode_is_open = a->load_mode == 0 && !a->no_mmap && !a->mlock;
@@ -83,11 +72,12 @@ int ttx_ram_take_hints(ttx_engine_args *a, const ttx_hints *hints, ttx_err *err)
         n += (size_t)snprintf(taken, sizeof taken, " --ram %s", run->ram);
     }
     for (size_t i = 0; i < sizeof v / sizeof *v; i++) {
-        int32_t choice = *v[i].text ? choice_of(v[i].choices, v[i].text) : 0;
+        if (!*v[i].text) continue;
+        int32_t choice = ttx_opt_choice(v[i].choices, v[i].text, strlen(v[i].text));
         if (choice < 0)
             return ttx_fail(err, TTX_E_USAGE, "%s: run: expected %s out of %s, found '%s'",
                             a->hints, v[i].option + 2, v[i].choices, v[i].text);
-        if (!*v[i].text || !v[i].open) continue;
+        if (!v[i].open) continue;
         *v[i].to = choice;
         n += (size_t)snprintf(taken + n, sizeof taken - n, " %s %s", v[i].option, v[i].text);
     }

@@ -251,15 +251,19 @@ static int parse_float(const ttx_opt *o, const char *text, float *out, ttx_err *
     return TTX_OK;
 }
 
-static int parse_choice(const ttx_opt *o, const char *text, int32_t *out, ttx_err *err) {
-    const char *at = o->choices;
+int32_t ttx_opt_choice(const char *choices, const char *text, size_t n) {
     opt_word w;
-    for (int32_t i = 0; opt_next_word(&at, OPT_CHOICE_SEPS, &w); i++)
-        if ((size_t)w.n == strlen(text) && memcmp(w.s, text, (size_t)w.n) == 0) {
-            *out = i;
-            return TTX_OK;
-        }
-    return ttx_fail(err, TTX_E_USAGE, "expects one of %s, got '%s'", o->choices, text);
+    for (int32_t i = 0; opt_next_word(&choices, OPT_CHOICE_SEPS, &w); i++)
+        if ((size_t)w.n == n && memcmp(w.s, text, n) == 0) return i;
+    return -1;
+}
+
+static int parse_choice(const ttx_opt *o, const char *text, int32_t *out, ttx_err *err) {
+    int32_t choice = ttx_opt_choice(o->choices, text, strlen(text));
+    if (choice < 0)
+        return ttx_fail(err, TTX_E_USAGE, "expects one of %s, got '%s'", o->choices, text);
+    *out = choice;
+    return TTX_OK;
 }
 
 static int parse_list(ttx_opt_list *list, const char *text, ttx_err *err) {

@@ -76,6 +76,9 @@ int ttx_opt_parse(const ttx_command *cmd, int argc, char **argv, void *settings,
 /* Whether "--help" or "-h" stands among the options (and is not the argument of one of them). */
 bool ttx_opt_wants_help(const ttx_command *cmd, int argc, char **argv);
 
+/* Index of the n characters at text among the choices "a|b|c"; -1: none of them. */
+int32_t ttx_opt_choice(const char *choices, const char *text, size_t n);
+
 /* "512M", "3G" (binary), "3GB" (decimal), "1.5GiB", plain bytes. Errors: TTX_E_USAGE. */
 int ttx_parse_size(const char *text, uint64_t *bytes, ttx_err *err);
 

@@ -13,12 +13,12 @@ static int cannot(const char *what, const char *path, ttx_err *err) {
     return ttx_fail(err, TTX_E_RUNTIME, "%s: cannot %s: %s", path, what, strerror(errno));
 }
 
-/* A file without a name in the folder of `path`. -1: not on this file system, or nobody could give
- * it a name later. */
-static int open_nameless(const char *path, mode_t mode) {
-    if (access("/proc/self/fd", X_OK)) return -1;
-    const char *slash = strrchr(path, '/');
-    char *dir = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+/* A file without a name in the folder of `draft`. -1: not on this file system, or nobody could give
+ * it that name later. */
+static int open_nameless(const char *draft, mode_t mode) {
+    const char *slash = strrchr(draft, '/');
+    if (access("/proc/self/fd", X_OK) || strlen(slash ? slash + 1 : draft) > NAME_MAX) return -1;
+    char *dir = slash ? strndup(draft, (size_t)(slash - draft) + 1) : strdup(".");
     int fd = dir ? open(dir, O_WRONLY | O_TMPFILE | O_CLOEXEC, mode) : -1;
     free(dir);
     return fd;
@@ -56,14 +56,8 @@ int ttx_outfile_open(ttx_outfile *o, const char *path, ttx_err *err) {
         o->draft = NULL;
         return ttx_outfile_close(o, ttx_fail_nomem(err, "a path", PATH_MAX), err);
     }
-    int fd = open_nameless(o->path, st.st_mode & 0777);
+    int fd = open_nameless(o->draft, st.st_mode & 0777);
     o->nameless = fd >= 0;
-    const char *name = strrchr(o->draft, '/');
-    if (fd >= 0 && strlen(name ? name + 1 : o->draft) > NAME_MAX) { /* before the work, not after */
-        close(fd);
-        errno = ENAMETOOLONG;
-        return ttx_outfile_close(o, cannot("create", o->path, err), err);
-    }
     if (fd < 0) fd = open(o->draft, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, st.st_mode & 0777);
     o->f = fd < 0 ? NULL : fdopen(fd, "w");
     if (o->f) return 0;
