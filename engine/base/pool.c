@@ -7,8 +7,10 @@
  * bounded time (a decode step launches the next task within microseconds) and then sleeps on a
  * futex.
  *
- * Each thread has a contiguous share of the items and takes chunks from its start on, so that what
- * it reads from memory is one stream; when its share is done, it helps with the others'.
+ * Each thread has a contiguous share of the items and takes from its start on, so that what it
+ * reads from memory is one stream; when its share is done, it helps with the others'. It takes half
+ * of what is left at a time: few beginnings, each of which costs (activations are put in order,
+ * memory is not asked ahead), yet small pieces where the threads wait for each other.
  */
 #include "pool.h"
 
@@ -82,14 +84,23 @@ static uint64_t wait_change(ttx_pool *p, uint64_t mask, uint64_t old) {
     return s;
 }
 
+/* Half of what is left of a share, in whole chunks, one at least; false: nothing is left. */
+static bool take(struct share *s, int64_t chunk, int64_t *begin, int64_t *end) {
+    *begin = atomic_load_explicit(&s->next, memory_order_relaxed);
+    do {
+        int64_t left = s->end - *begin, n = left / 2 / chunk * chunk;
+        if (left <= 0) return false;
+        *end = *begin + (n > chunk ? n : left < chunk ? left : chunk);
+    } while (!atomic_compare_exchange_weak_explicit(&s->next, begin, *end, memory_order_relaxed,
+                                                    memory_order_relaxed));
+    return true;
+}
+
 static void work(ttx_pool *p, int worker) {
-    for (int i = 0; i < p->active; i++) {
-        struct share *share = &p->shares[(worker + i) % p->active];
-        int64_t end = share->end, begin;
-        while ((begin = atomic_fetch_add_explicit(&share->next, p->chunk, memory_order_relaxed)) <
-               end)
-            p->task(p->ctx, begin, end - begin < p->chunk ? end : begin + p->chunk, worker);
-    }
+    int64_t begin, end;
+    for (int i = 0; i < p->active; i++)
+        while (take(&p->shares[(worker + i) % p->active], p->chunk, &begin, &end))
+            p->task(p->ctx, begin, end, worker);
 }
 
 /* Counts this worker in, if the task is still the one of `s` and open. */

@@ -1,6 +1,6 @@
 /* pool.h -- a fixed set of threads that share one piece of work at a time.
  *
- * The caller's thread is worker 0 and works too. Work is an index range, handed out in chunks, so
+ * The caller's thread is worker 0 and works too. Work is an index range, handed out in pieces, so
  * that a thread the machine has disturbed does not hold up the others. Which thread computes an
  * index must never change a result: that is the rule for every task.
  * Workers spin for a short while after a task and then sleep. Not re-entrant: one caller, one task.
@@ -23,7 +23,7 @@ void ttx_pool_destroy(ttx_pool *p); /* NULL is fine */
 
 int ttx_pool_threads(const ttx_pool *p);
 
-/* Runs the items [0, n) in chunks of at most `chunk`, on at most `max_threads` workers (0: all);
+/* Runs the items [0, n) in pieces of `chunk` or more, on at most `max_threads` workers (0: all);
  * returns when all are done. */
 void ttx_pool_run(ttx_pool *p, int64_t n, int64_t chunk, int max_threads, ttx_task task, void *ctx);
 
