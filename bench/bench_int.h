@@ -83,7 +83,7 @@ typedef struct bench_result {
     int n_reps;        /* that were finished */
     uint64_t *ns;      /* [n_reps] of prompt and decoding together */
     uint64_t *ttft_ns; /* [n_reps] of the prompt, whose logits give the first token */
-    double *gbps;      /* [n_reps] of memory beside it; 0: not measured */
+    double *gbps;      /* [n_reps] of memory, or the disk, beside it; 0: not measured */
     float *step_ms;    /* [n_steps] of each decode step of all repetitions, ascending */
     size_t n_steps;
     double bound_ts;                       /* 0: unknown */
@@ -102,7 +102,11 @@ typedef struct bench_how {
     uint32_t delay_s;    /* before each repetition */
     const int32_t *text; /* [n_text] tokens to take turns with; NULL: random ones */
     size_t n_text;
-    ttx_meter *meter;                    /* of what memory can do; NULL: not measured */
+    /* What memory can do, or the disk, 1e9 bytes a second; NULL: not measured. It is read where a
+     * repetition begins and ends, and every meter_ns of its decoding. */
+    double (*meter)(void *ctx);
+    void *meter_ctx;
+    uint64_t meter_ns;
     void (*mark)(void *ctx, bool begin); /* around each repetition; may be NULL */
     void *mark_ctx;
     const volatile sig_atomic_t *interrupted;
@@ -119,6 +123,8 @@ void bench_result_free(bench_result *r);
 /* Tokens a second of repetition i. */
 double bench_ts(const bench_result *r, int i);
 double bench_median(const double *v, int n);
+/* What the meter said, over the time of all repetitions; 0: nothing. */
+double bench_mean_gbps(const bench_result *r);
 typedef struct bench_spread {
     double mean, stddev, median;
 } bench_spread;

@@ -45,6 +45,15 @@ uint64_t ram_device_bytes(void) {
     return v;
 }
 
+/* Without what the meter has read. */
+static uint64_t bytes_of_run(const ram_watch *w) {
+    return ram_device_bytes() - ttx_disk_meter_bytes(w->meter);
+}
+
+double ram_watch_meter(void *watch) {
+    return 1e-9 * ttx_disk_meter_read(((ram_watch *)watch)->meter);
+}
+
 void ram_watch_open(ram_watch *w, ttx_engine *e) {
     const ttx_hparams *hp = &e->model->hp;
     *w = (ram_watch){
@@ -68,7 +77,7 @@ static uint64_t major_faults(void) {
 void ram_watch_mark(void *watch, bool begin) {
     ram_watch *w = watch;
     ttx_residency_counters now = ttx_residency_get_counters(w->engine->rt.residency);
-    uint64_t read = ram_device_bytes(), faults = major_faults();
+    uint64_t read = bytes_of_run(w), faults = major_faults();
     if (begin) {
         if (!w->stop) w->begin = w->routes.n_step;
         w->from = now;
@@ -152,7 +161,7 @@ int ram_watch_result(ram_watch *w, ram_result *r, const ttx_disk *disk, double n
            stall = (double)c->stall_ns * 1e-9;
     double reads_s = bytes / disk->bytes_s;
     uint64_t all =
-        stream ? ttx_residency_get_counters(res).bytes_read : ram_device_bytes() - w->read_at_open;
+        stream ? ttx_residency_get_counters(res).bytes_read : bytes_of_run(w) - w->read_at_open;
     ttx_plan plan = {0};
     bool disk_known = disk->bytes_s > 0;
     r->disk_mbps = disk_known ? disk->bytes_s * 1e-6 : NAN;
@@ -164,7 +173,7 @@ int ram_watch_result(ram_watch *w, ram_result *r, const ttx_disk *disk, double n
     r->layout = ttx_residency_get_layout(res);
     r->stall_ms = r->overlap = r->io_share = r->compute_ms = NAN;
     r->bound_ts = r->bound_guess_ts = r->bound_free_ts = NAN;
-    r->cold_s = (double)(ttx_now_ns() - w->engine->start_ns) * 1e-9;
+    r->cold_s = (double)(ttx_now_ns() - w->engine->start_ns - ttx_disk_meter_ns(w->meter)) * 1e-9;
     int rc = ttx_plan_decode(w->engine->model, &plan, err);
     if (!rc) r->reread = (double)all / distinct_bytes(w, &plan);
     ttx_plan_free(&plan);

@@ -47,8 +47,11 @@ typedef struct ram_watch {
     int64_t position;
     ttx_residency_counters from, sum;
     uint64_t faults, sum_faults, read, sum_read, read_at_open;
-    bool stop; /* the first repetition is over: no more routes */
+    bool stop;             /* the first repetition is over: no more routes */
+    ttx_disk_meter *meter; /* NULL: the disk is not known. Owned by whoever opened it */
 } ram_watch;
+
+#define RAM_METER_NS 2000000000u /* between two looks at the disk */
 
 /* Listens to an engine that was just opened, before its session is; close before the engine is. */
 void ram_watch_open(ram_watch *w, ttx_engine *e);
@@ -57,6 +60,8 @@ void ram_watch_close(ram_watch *w);
 uint64_t ram_device_bytes(void);
 /* bench_how.mark: a repetition begins, or has ended. */
 void ram_watch_mark(void *watch, bool begin);
+/* bench_how.meter: the disk, 1e9 bytes a second. */
+double ram_watch_meter(void *watch);
 /* What came of n tokens in `seconds`; a disk of all zeros is not known. Errors: TTX_E_RUNTIME. */
 int ram_watch_result(ram_watch *w, ram_result *r, const ttx_disk *disk, double n, double seconds,
                      ttx_err *err);

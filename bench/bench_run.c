@@ -22,13 +22,11 @@ typedef struct runner {
     size_t at_text;
     uint32_t base;   /* position at which repetitions begin */
     int32_t *tokens; /* [longest run of tokens] */
-    /* Of the repetition: reading is measured where it begins, where it ends, and every METER_NS. */
+    /* Of the repetition, which the meter cuts into pieces. */
     double gbps;                   /* where the piece began */
     uint64_t piece_ns, metered_ns; /* when it began; what measuring took in all pieces */
-    double gb, seconds;            /* what memory could have delivered, of the pieces before */
+    double gb, seconds;            /* what could have been delivered, of the pieces before */
 } runner;
-
-#define METER_NS 400000000u
 
 /* Knuth's MMIX generator: fixed, so that every run and every build sees the same tokens. */
 static int32_t draw(runner *r) {
@@ -42,7 +40,7 @@ static int32_t draw(runner *r) {
 static void begin_piece(runner *r) {
     r->gb = r->seconds = 0;
     r->metered_ns = 0;
-    if (r->how->meter) r->gbps = ttx_meter_read(r->how->meter);
+    if (r->how->meter) r->gbps = r->how->meter(r->how->meter_ctx);
     r->piece_ns = ttx_now_ns();
 }
 
@@ -52,7 +50,7 @@ static void next_piece(runner *r) {
     uint64_t now = ttx_now_ns();
     double s = (double)(now - r->piece_ns) * 1e-9;
     if (!r->how->meter) return;
-    double gbps = ttx_meter_read(r->how->meter);
+    double gbps = r->how->meter(r->how->meter_ctx);
     r->gb += s * (r->gbps + gbps) / 2;
     r->seconds += s;
     r->gbps = gbps;
@@ -90,7 +88,7 @@ static int eval_steps(runner *r, int32_t n, double max_s, int32_t *done, float *
         if (rc) return rc;
         uint64_t now = ttx_now_ns();
         if (step_ms) step_ms[*done] = (float)((double)(now - start) * 1e-6);
-        if (step_ms && now - r->piece_ns > METER_NS) next_piece(r);
+        if (step_ms && now - r->piece_ns > r->how->meter_ns) next_piece(r);
     }
     return TTX_OK;
 }
@@ -191,6 +189,15 @@ void bench_result_free(bench_result *r) {
 
 double bench_ts(const bench_result *r, int i) {
     return (double)(r->test.n_prompt + r->test.n_gen) / ((double)(r->ns[i] + 1) * 1e-9);
+}
+
+double bench_mean_gbps(const bench_result *r) {
+    double sum = 0, ns = 0;
+    for (int i = 0; i < r->n_reps; i++) {
+        sum += r->gbps[i] * (double)r->ns[i];
+        ns += (double)r->ns[i];
+    }
+    return ns > 0 ? sum / ns : 0;
 }
 
 static int ascending_double(const void *a, const void *b) {

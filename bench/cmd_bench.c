@@ -39,6 +39,8 @@ typedef struct bench {
     ram_watch watch;
     ram_result ram;
     ttx_disk disk;
+    ttx_meter
+        *memory; /* of other tests; NULL: there is too little memory, or no limit is asked for */
     double base_ts, base_mb; /* of the ladder's last baseline */
     int32_t *text;
 } bench;
@@ -73,8 +75,10 @@ static ttx_engine_args common_args(const bench *b) {
 static int measure_ram(bench *b, bench_result *r, ttx_err *err) {
     ram_result *ram = &b->ram;
     double n = (double)r->n_reps * (r->test.n_prompt + r->test.n_gen), seconds = 0;
+    ttx_disk disk = b->disk;
     for (int i = 0; i < r->n_reps; i++) seconds += (double)r->ns[i] * 1e-9;
-    int rc = ram_watch_result(&b->watch, ram, &b->disk, n, seconds, err);
+    if (bench_mean_gbps(r) > 0) disk.bytes_s = 1e9 * bench_mean_gbps(r);
+    int rc = ram_watch_result(&b->watch, ram, &disk, n, seconds, err);
     if (rc) return rc;
     double ts = n / seconds;
     if (r->test.n_prompt) /* its routes are not recorded, and the bounds are of decoding */
@@ -99,7 +103,7 @@ static int judge(bench *b, bench_result *r, ttx_err *err) {
     double *share = calloc((size_t)r->n_reps + 1, sizeof *share);
     int rc = share ? TTX_OK : ttx_fail_nomem(err, "samples", sizeof *share);
     for (int i = 0; i < r->n_reps && !rc; i++) {
-        if (b->how.meter) l.read_gbps = r->gbps[i];
+        if (b->memory) l.read_gbps = r->gbps[i];
         rc = bench_bound(r, b->engine.model, &l, err);
         share[i] = r->bound_ts > 0 ? bench_ts(r, i) / r->bound_ts : 0;
     }
@@ -116,7 +120,7 @@ static int run_test(bench *b, ttx_session *s, bench_test t, ttx_err *err) {
     int rc = bench_run(&r, s, m->hp.n_vocab, &t, &b->how, err);
     hide_progress(b);
     if (!rc && b->beyond) rc = measure_ram(b, &r, err);
-    if (!rc && b->how.meter) b->limits.read_gbps = bench_median(r.gbps, r.n_reps);
+    if (!rc && b->memory) b->limits.read_gbps = bench_median(r.gbps, r.n_reps);
     if (!rc) rc = ttx_limits_peak_again(&b->limits, err);
     if (!rc && !b->set->roofline) rc = judge(b, &r, err);
     bench_subject subject = {m, &b->limits, b->engine.rt.isa};
@@ -245,16 +249,32 @@ static ttx_engine_args setup_args(const bench *b, const char *path, const ram_se
     return args;
 }
 
-static int open_setup(bench *b, const char *path, const ttx_engine_args *args, ttx_err *err) {
-    int rc = TTX_OK;
+/* Before the model takes its memory. */
+static void measure_disk(bench *b, const char *path, ttx_disk_meter **meter) {
     ttx_err why = {0};
-    if (b->beyond && ttx_disk_measure(&b->disk, path, TTX_DISK_BYTES, &why)) {
-        ttx_note("%s: no bound", why.msg);
-        b->disk = (ttx_disk){0};
-    }
+    int rc = ttx_disk_measure(&b->disk, path, TTX_DISK_BYTES, &why);
+    if (!rc) rc = ttx_disk_meter_open(meter, &b->disk, path, &why);
+    if (!rc) return;
+    ttx_note("%s: no bound", why.msg);
+    b->disk = (ttx_disk){0};
+}
+
+static void listen(bench *b, ttx_disk_meter *meter, uint64_t read_at_open) {
+    ram_watch_open(&b->watch, &b->engine);
+    b->watch.meter = meter;
+    b->watch.read_at_open = read_at_open;
+    b->how.mark = ram_watch_mark;
+    b->how.mark_ctx = b->how.meter_ctx = &b->watch;
+    b->how.meter = meter ? ram_watch_meter : NULL;
+    b->how.meter_ns = RAM_METER_NS;
+}
+
+static int open_setup(bench *b, const char *path, const ttx_engine_args *args,
+                      ttx_disk_meter **meter, ttx_err *err) {
+    int rc = TTX_OK;
+    if (b->beyond) measure_disk(b, path, meter);
     if (!rc && b->set->cold) rc = drop_model(b, path, err);
-    b->watch.read_at_open = ram_device_bytes();
-    uint64_t read = b->watch.read_at_open;
+    uint64_t read = ram_device_bytes();
     if (!rc) rc = ttx_engine_open(&b->engine, args, err);
     if (rc) return rc;
     if (args->verbose)
@@ -262,10 +282,7 @@ static int open_setup(bench *b, const char *path, const ttx_engine_args *args, t
                  b->engine.model->arch->name, (double)ttx_model_bytes(b->engine.model) / (1 << 20),
                  ttx_isa_name(b->engine.rt.isa), b->engine.load_s);
     if (!b->beyond) return TTX_OK;
-    ram_watch_open(&b->watch, &b->engine);
-    b->watch.read_at_open = read;
-    b->how.mark = ram_watch_mark;
-    b->how.mark_ctx = &b->watch;
+    listen(b, *meter, read);
     return b->set->text ? read_text(b, err) : TTX_OK;
 }
 
@@ -274,7 +291,8 @@ static int run_setup(bench *b, const char *path, const ram_setup *s, int32_t isa
     ttx_engine_args args = setup_args(b, path, s);
     args.isa = isa;
     b->ram = (ram_result){.setup = s, .cached = NAN};
-    int rc = open_setup(b, path, &args, err);
+    ttx_disk_meter *meter = NULL;
+    int rc = open_setup(b, path, &args, &meter, err);
     if (!rc) rc = run_sessions(b, t, err);
     if (b->set->roofline) {
         rc = ttx_trace_close(b->engine.rt.trace, rc, NULL, err);
@@ -284,6 +302,7 @@ static int run_setup(bench *b, const char *path, const ram_setup *s, int32_t isa
     rc = ttx_engine_finish(&b->engine, rc, err);
     ttx_engine_close(&b->engine);
     ram_watch_close(&b->watch);
+    ttx_disk_meter_close(meter);
     free(b->text);
     b->text = NULL;
     b->how.n_text = 0;
@@ -347,12 +366,21 @@ static int read_settings(bench *b, ttx_err *err) {
 
 /* ---- the command ---- */
 
+static double read_memory(void *meter) {
+    return ttx_meter_read(meter);
+}
+
 static int measure_limits(bench *b, ttx_err *err) {
     b->limits = (ttx_limits){.read_kernel = "", .peak_unit = ""};
     if (b->set->no_limits || b->beyond) return TTX_OK; /* the disk is the limit */
     if (b->show) fputs("\rmeasuring what the machine can do\033[K", stderr);
     int rc = ttx_limits_measure(&b->limits, err);
-    if (!rc) rc = ttx_meter_open(&b->how.meter, &b->limits, err);
+    if (!rc) rc = ttx_meter_open(&b->memory, &b->limits, err);
+    if (b->memory) {
+        b->how.meter = read_memory;
+        b->how.meter_ctx = b->memory;
+        b->how.meter_ns = 400000000;
+    }
     hide_progress(b);
     if (!rc && b->limits.read_gbps <= 0)
         ttx_note("too little free memory to measure the bandwidth: no limits for decoding");
@@ -416,7 +444,7 @@ static int run(const void *arg, ttx_err *err) {
         rc = run_all(b, err);
         hide_progress(b);
     }
-    ttx_meter_close(b->how.meter);
+    ttx_meter_close(b->memory);
     free(b->x.rams);
     free(b);
     return rc || exit_code < 0 ? rc : exit_code;
@@ -518,22 +546,19 @@ const ttx_command ttx_cmd_bench = {
         "random tokens, tg128 decodes 128 tokens one by one, \"@ d4096\" with 4096 tokens in the\n"
         "context before. Each test is warmed up, then run -r times.\n"
         "\n"
-        "Before the tests, and shortly after each, the machine is measured: the most bytes that "
-        "all\n"
-        "cores together read a second (2 GiB in huge pages), and the most operations of its best\n"
-        "arithmetic unit. From the better of both follows each test's limit (bound_ts): decoding "
-        "must read the weights of a token\n"
-        "and the keys and values that it attends to, a prompt must do its multiply-adds. There is\n"
-        "no limit for decoding models that are smaller than twice the last-level cache.\n"
+        "The machine is measured before the tests, and again beside each repetition, since\n"
+        "virtual machines change by the second: the most bytes that all cores together read a\n"
+        "second (2 GiB in huge pages), and the most operations of its best arithmetic unit. From\n"
+        "them follows each test's limit (bound_ts): decoding must read the weights of a token and\n"
+        "the keys and values that it attends to, a prompt must do its multiply-adds. There is no\n"
+        "limit for decoding models that are smaller than twice the last-level cache.\n"
         "\n"
         "Any option of 'Beyond RAM' turns to what matters there: 256 tokens decoded after 64 of\n"
-        "warm-up, MB read a token, experts found in the cache, waiting, major faults, what part "
-        "of\n"
-        "the reading was hidden, bytes read by distinct bytes touched, the disk's speed "
-        "(O_DIRECT,\n"
-        "best of depths 1 to 64, on the model's file) and the bound that follows for the same\n"
-        "reads (docs/simulator.md). There is no bound for mapped models: who waited for pages is\n"
-        "not known.\n"
+        "warm-up, MB read a token, experts found in the cache, waiting, major faults, what part\n"
+        "of the reading was hidden, bytes read by distinct bytes touched, the disk's speed\n"
+        "(O_DIRECT on the model's file: depths 1 to 64 before, and every 2 s beside the test)\n"
+        "and the bound that follows for the same reads (docs/simulator.md). There is no bound for\n"
+        "mapped models: who waited for pages is not known.\n"
         "\n"
         "--expert-stats and --save-routes record all that runs: warm-ups and depths too.",
     .examples = "  # prompt of 512, decoding of 128\n  ttx bench -m model.gguf\n"

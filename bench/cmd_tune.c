@@ -44,10 +44,14 @@ static int measure(tuning *t, ttx_err *err) {
                      .n_warm_up = WARM_UP,
                      .go_on = true,
                      .interrupted = ttx_catch_interrupt(),
+                     .meter = ram_watch_meter,
+                     .meter_ctx = &t->watch,
+                     .meter_ns = RAM_METER_NS,
                      .mark = ram_watch_mark,
                      .mark_ctx = &t->watch};
     int rc = ttx_engine_session(&t->engine, &t->args, 1, &s, err);
     if (!rc) rc = bench_run(&r, s, t->engine.model->hp.n_vocab, &test, &how, err);
+    if (!rc && bench_mean_gbps(&r) > 0) t->disk.bytes_s = 1e9 * bench_mean_gbps(&r);
     if (!rc)
         rc = ram_watch_result(&t->watch, &t->measured, &t->disk, r.test.n_gen,
                               (double)r.ns[0] * 1e-9, err);
@@ -209,10 +213,13 @@ static int run(const void *arg, ttx_err *err) {
                         "-n: expected %d tokens fewer than the context of %u, "
                         "found %u",
                         WARM_UP, t.args.n_ctx, t.set->n_tokens);
+    ttx_disk_meter *meter = NULL;
     int rc = ttx_disk_measure(&t.disk, t.args.model, TTX_DISK_BYTES, err);
+    if (!rc) rc = ttx_disk_meter_open(&meter, &t.disk, t.args.model, err);
     if (!rc) rc = ttx_engine_open(&t.engine, &t.args, err);
     if (!rc) {
         ram_watch_open(&t.watch, &t.engine);
+        t.watch.meter = meter;
         rc = measure(&t, err);
         if (!rc) rc = choose(&t, err);
         if (!rc) print_choice(&t);
@@ -220,6 +227,7 @@ static int run(const void *arg, ttx_err *err) {
         ram_watch_close(&t.watch);
     }
     ttx_engine_close(&t.engine);
+    ttx_disk_meter_close(meter);
     return rc;
 }
 

@@ -9,8 +9,7 @@
 enum {
     MAX_PROJ = 4,
     PROMPT_ROWS = 64, /* weight rows a chunk of a GEMM */
-    DECODE_ROWS = 64, /* ... and the fewest of a decode step, if that leaves some for each thread */
-    CHUNKS = 32,      /* of a thread's share of a decode step, at most */
+    DECODE_ROWS = 16, /* ... of a decode step, if that leaves some for each thread */
 };
 
 /* ---- activations ---- */
@@ -94,8 +93,7 @@ void op_run_jobs(ttx_step *s, mm_job *jobs, int n) {
     }
     if (s->cls == TTX_EXACT) { /* small enough that no thread waits long for the last one */
         int64_t share = rows / ttx_pool_threads(s->rt->pool) + 1;
-        chunk = share / CHUNKS;
-        if (chunk < DECODE_ROWS) chunk = share < DECODE_ROWS ? share : DECODE_ROWS;
+        chunk = share < DECODE_ROWS ? share : DECODE_ROWS;
         chunk = (chunk + 3) / 4 * 4; /* kernels take four rows at a time */
     }
     struct jobs_ctx ctx = {s, jobs, n};

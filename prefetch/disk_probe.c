@@ -12,14 +12,20 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { MOST = 1 << (TTX_DISK_DEPTHS - 1), HUGE_PAGE = 2 << 20 };
+enum {
+    MOST = 1 << (TTX_DISK_DEPTHS - 1),
+    HUGE_PAGE = 2 << 20,
+    METER_DEPTHS = 5, /* up to 16 reads under way */
+    METER_READS = 64
+};
 
 typedef struct probe {
     const char *path;
     int fd;
     uint64_t size;
     uint64_t at; /* goes on where the last depth ended: no byte is read twice if the file allows */
-    uint8_t *mem;
+    uint8_t *mem, *map; /* mem: aligned, in the map */
+    size_t map_bytes;
 } probe;
 
 static int start(probe *p, ttx_io *io, uint32_t tag, ttx_err *err) {
@@ -54,17 +60,22 @@ static int run(probe *p, ttx_io *io, int depth, uint64_t n_reads, double *bytes_
     return rc;
 }
 
+/* What submits `depth` reads. Its memory is touched, so that none of it is zeroed in between. */
+static int open_io(probe *p, ttx_io **io, int depth, ttx_err *err) {
+    ttx_err why = {0};
+    for (size_t k = 0; k < (size_t)depth * TTX_DISK_READ; k += 4096) p->mem[k] = 0;
+    if (!ttx_io_uring_open(io, &p->fd, 1, (uint32_t)depth, &why)) return TTX_OK;
+    return ttx_io_threads_open(io, &p->fd, 1, (uint32_t)depth, err);
+}
+
 static int measure(probe *p, ttx_disk *d, uint64_t n_reads, ttx_err *err) {
     int rc = TTX_OK;
     uint64_t available = ttx_memory_available();
     for (int i = 0; i < TTX_DISK_DEPTHS && !rc; i++) {
         if (i && available && (4ull * TTX_DISK_READ << i) > available) break;
         ttx_io *io = NULL;
-        ttx_err why = {0};
         int depth = 1 << i;
-        for (size_t k = 0; k < (size_t)depth * TTX_DISK_READ; k += 4096) p->mem[k] = 0;
-        if (ttx_io_uring_open(&io, &p->fd, 1, (uint32_t)depth, &why))
-            rc = ttx_io_threads_open(&io, &p->fd, 1, (uint32_t)depth, err);
+        rc = open_io(p, &io, depth, err);
         if (rc) return rc;
         rc = run(p, io, depth, n_reads, &d->by_depth[i], err);
         io->close(io);
@@ -77,31 +88,91 @@ static int measure(probe *p, ttx_disk *d, uint64_t n_reads, ttx_err *err) {
     return rc;
 }
 
-int ttx_disk_measure(ttx_disk *d, const char *path, uint64_t bytes, ttx_err *err) {
-    *d = (ttx_disk){0};
-    probe p = {.path = path, .fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC)};
-    if (p.fd < 0)
+/* Opens the file and takes memory for `depth` reads. */
+static int open_probe(probe *p, const char *path, int depth, ttx_err *err) {
+    *p = (probe){.path = path, .fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC)};
+    if (p->fd < 0)
         return ttx_fail(err, TTX_E_RUNTIME, "%s: cannot read past the page cache: %s", path,
                         strerror(errno));
-    int rc = TTX_OK;
-    off_t size = lseek(p.fd, 0, SEEK_END);
-    p.size = size > 0 ? (uint64_t)size : 0;
+    off_t size = lseek(p->fd, 0, SEEK_END);
+    p->size = size > 0 ? (uint64_t)size : 0;
+    if (p->size < TTX_DISK_READ)
+        return ttx_fail(err, TTX_E_RUNTIME,
+                        "%s: expected at least %d bytes to measure the disk, found %llu", path,
+                        TTX_DISK_READ, (unsigned long long)p->size);
     /* Into huge pages, as the engine reads: a device takes few pieces of memory at once. */
-    size_t bytes_mem = (size_t)MOST * TTX_DISK_READ, map_bytes = bytes_mem + HUGE_PAGE;
-    void *mem = mmap(NULL, map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (mem != MAP_FAILED) {
-        p.mem = (uint8_t *)mem + (HUGE_PAGE - (uintptr_t)mem % HUGE_PAGE);
-        madvise(p.mem, bytes_mem, MADV_HUGEPAGE);
-    }
-    if (mem == MAP_FAILED)
-        rc = ttx_fail_nomem(err, "reads", map_bytes);
-    else if (p.size < TTX_DISK_READ)
-        rc = ttx_fail(err, TTX_E_RUNTIME,
-                      "%s: expected at least %d bytes to measure the disk, found %llu", path,
-                      TTX_DISK_READ, (unsigned long long)p.size);
-    else
-        rc = measure(&p, d, bytes / TTX_DISK_READ + 1, err);
-    if (mem != MAP_FAILED) munmap(mem, map_bytes);
-    close(p.fd);
+    size_t bytes = (size_t)depth * TTX_DISK_READ;
+    p->map_bytes = bytes + HUGE_PAGE;
+    void *map =
+        mmap(NULL, p->map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (map == MAP_FAILED) return ttx_fail_nomem(err, "reads", p->map_bytes);
+    p->map = map;
+    p->mem = p->map + (HUGE_PAGE - (uintptr_t)map % HUGE_PAGE);
+    madvise(p->mem, bytes, MADV_HUGEPAGE);
+    return TTX_OK;
+}
+
+static void close_probe(probe *p) {
+    if (p->map) munmap(p->map, p->map_bytes);
+    if (p->fd >= 0) close(p->fd);
+}
+
+int ttx_disk_measure(ttx_disk *d, const char *path, uint64_t bytes, ttx_err *err) {
+    probe p;
+    *d = (ttx_disk){0};
+    int rc = open_probe(&p, path, MOST, err);
+    if (!rc) rc = measure(&p, d, bytes / TTX_DISK_READ + 1, err);
+    close_probe(&p);
     return rc;
+}
+
+/* ---- the meter ---- */
+
+struct ttx_disk_meter {
+    probe p;
+    ttx_io *io;
+    int depth;
+    uint64_t bytes, ns;
+};
+
+int ttx_disk_meter_open(ttx_disk_meter **out, const ttx_disk *d, const char *path, ttx_err *err) {
+    *out = NULL;
+    ttx_disk_meter *m = calloc(1, sizeof *m);
+    if (!m) return ttx_fail_nomem(err, "measuring the disk", sizeof *m);
+    int i = 0;
+    while (i < METER_DEPTHS - 1 && d->by_depth[i] < 0.95 * d->bytes_s) i++;
+    m->depth = 1 << i;
+    int rc = open_probe(&m->p, path, m->depth, err);
+    if (!rc) rc = open_io(&m->p, &m->io, m->depth, err);
+    if (rc)
+        ttx_disk_meter_close(m);
+    else
+        *out = m;
+    return rc;
+}
+
+void ttx_disk_meter_close(ttx_disk_meter *m) {
+    if (!m) return;
+    if (m->io) m->io->close(m->io);
+    close_probe(&m->p);
+    free(m);
+}
+
+double ttx_disk_meter_read(ttx_disk_meter *m) {
+    ttx_err why = {0};
+    double first = 0, bytes_s = 0;
+    uint64_t begin = ttx_now_ns();
+    int rc = run(&m->p, m->io, m->depth, METER_READS / 2, &first, &why);
+    if (!rc) rc = run(&m->p, m->io, m->depth, METER_READS, &bytes_s, &why);
+    m->bytes += (METER_READS / 2 + METER_READS) * (uint64_t)TTX_DISK_READ;
+    m->ns += ttx_now_ns() - begin;
+    return rc ? 0 : bytes_s;
+}
+
+uint64_t ttx_disk_meter_bytes(const ttx_disk_meter *m) {
+    return m ? m->bytes : 0;
+}
+
+uint64_t ttx_disk_meter_ns(const ttx_disk_meter *m) {
+    return m ? m->ns : 0;
 }
