@@ -102,8 +102,9 @@ typedef struct bench_how {
     uint32_t delay_s;    /* before each repetition */
     const int32_t *text; /* [n_text] tokens to take turns with; NULL: random ones */
     size_t n_text;
-    /* What memory can do, or the disk, 1e9 bytes a second; NULL: not measured. It is read where a
-     * repetition begins and ends, and every meter_ns of its decoding. */
+    /* What memory can do, or the disk, 1e9 bytes a second, 0 if that cannot be said; NULL: not
+     * measured. It is read where a repetition begins and ends, and every meter_ns of its decoding,
+     * less often if a reading takes more than a twentieth of that. */
     double (*meter)(void *ctx);
     void *meter_ctx;
     uint64_t meter_ns;

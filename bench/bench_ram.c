@@ -47,7 +47,8 @@ uint64_t ram_device_bytes(void) {
 
 /* Without what the meter has read. */
 static uint64_t bytes_of_run(const ram_watch *w) {
-    return ram_device_bytes() - ttx_disk_meter_bytes(w->meter);
+    uint64_t all = ram_device_bytes(), metered = ttx_disk_meter_bytes(w->meter);
+    return all > metered ? all - metered : 0; /* not every system counts reads */
 }
 
 double ram_watch_meter(void *watch) {
@@ -154,11 +155,13 @@ static int find_bound(ram_watch *w, ram_result *r, const ttx_disk *disk, double 
 
 int ram_watch_result(ram_watch *w, ram_result *r, const ttx_disk *disk, double n, double seconds,
                      ttx_err *err) {
-    const ttx_residency_counters *c = &w->sum;
+    const ttx_residency_counters sum = w->sum, *c = &sum;
+    uint64_t sum_read = w->sum_read, sum_faults = w->sum_faults;
+    w->sum = (ttx_residency_counters){0}; /* the next test begins anew */
+    w->sum_read = w->sum_faults = 0;
     ttx_residency *res = w->engine->rt.residency;
     bool stream = ttx_residency_mode(res) == TTX_LOAD_STREAM;
-    double bytes = (double)(stream ? c->bytes_read : w->sum_read),
-           stall = (double)c->stall_ns * 1e-9;
+    double bytes = (double)(stream ? c->bytes_read : sum_read), stall = (double)c->stall_ns * 1e-9;
     double reads_s = bytes / disk->bytes_s;
     uint64_t all =
         stream ? ttx_residency_get_counters(res).bytes_read : bytes_of_run(w) - w->read_at_open;
@@ -166,7 +169,7 @@ int ram_watch_result(ram_watch *w, ram_result *r, const ttx_disk *disk, double n
     bool disk_known = disk->bytes_s > 0;
     r->disk_mbps = disk_known ? disk->bytes_s * 1e-6 : NAN;
     r->mb_token = bytes * 1e-6 / n;
-    r->major_faults = (double)w->sum_faults / n;
+    r->major_faults = (double)sum_faults / n;
     r->hit_rate = c->expert_uses ? (double)c->expert_hits / (double)c->expert_uses : NAN;
     r->guess_rate = c->guesses ? (double)c->guesses_used / (double)c->guesses : NAN;
     r->total_mb = (double)all * 1e-6;

@@ -24,17 +24,18 @@ typedef struct ram_setup {
 /* Results; NaN: not known. Per token of what was measured. */
 typedef struct ram_result {
     const ram_setup *setup;
-    double disk_mbps, mb_token, hit_rate, stall_ms, major_faults;
+    double disk_mbps; /* mean of the meter's, beside the test */
+    double mb_token, hit_rate, stall_ms, major_faults;
     double overlap;  /* share of the time of reads, at the disk's speed, that was not waited for */
     double io_share; /* of the time that was waited for reads */
     double reread;   /* bytes read since the model was opened, by distinct bytes touched */
-    double compute_ms;                    /* time less waits */
-    double total_mb;                      /* read since the model was opened */
-    double guess_rate;                    /* guesses that were used, of those that were read */
+    double compute_ms; /* time less waits */
+    double total_mb;   /* read since the model was opened, without what the meter read */
+    double guess_rate; /* guesses that were used, of those that were read */
     const ttx_residency_layout *layout;   /* NULL: not streamed. The engine's */
     double bound_ts;                      /* experts known after their router */
     double bound_guess_ts, bound_free_ts; /* one router before; reading and computing alone */
-    double cold_s;                        /* from opening the model to the last token */
+    double cold_s;     /* from opening the model to the last token, without the meter's time */
     double cached;     /* --cold: share of the file that stayed in the page cache */
     double group_peak; /* --mem-limit: bytes */
     double change_mb, change_ms, change_ts; /* of the ladder: against its baseline */

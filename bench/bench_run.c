@@ -25,6 +25,7 @@ typedef struct runner {
     /* Of the repetition, which the meter cuts into pieces. */
     double gbps;                   /* where the piece began */
     uint64_t piece_ns, metered_ns; /* when it began; what measuring took in all pieces */
+    uint64_t meter_ns;             /* until the next reading */
     double gb, seconds;            /* what could have been delivered, of the pieces before */
 } runner;
 
@@ -40,6 +41,7 @@ static int32_t draw(runner *r) {
 static void begin_piece(runner *r) {
     r->gb = r->seconds = 0;
     r->metered_ns = 0;
+    r->meter_ns = r->how->meter_ns;
     if (r->how->meter) r->gbps = r->how->meter(r->how->meter_ctx);
     r->piece_ns = ttx_now_ns();
 }
@@ -51,11 +53,16 @@ static void next_piece(runner *r) {
     double s = (double)(now - r->piece_ns) * 1e-9;
     if (!r->how->meter) return;
     double gbps = r->how->meter(r->how->meter_ctx);
-    r->gb += s * (r->gbps + gbps) / 2;
-    r->seconds += s;
+    if (r->gbps > 0 && gbps > 0) {
+        r->gb += s * (r->gbps + gbps) / 2;
+        r->seconds += s;
+    }
     r->gbps = gbps;
     r->piece_ns = ttx_now_ns();
-    r->metered_ns += r->piece_ns - now;
+    uint64_t took = r->piece_ns - now;
+    r->metered_ns += took;
+    /* Measuring takes a twentieth of the time at most, however slow what it measures has become. */
+    r->meter_ns = 20 * took > r->how->meter_ns ? 20 * took : r->how->meter_ns;
 }
 
 /* ---- tokens ---- */
@@ -88,7 +95,7 @@ static int eval_steps(runner *r, int32_t n, double max_s, int32_t *done, float *
         if (rc) return rc;
         uint64_t now = ttx_now_ns();
         if (step_ms) step_ms[*done] = (float)((double)(now - start) * 1e-6);
-        if (step_ms && now - r->piece_ns > r->how->meter_ns) next_piece(r);
+        if (step_ms && now - r->piece_ns > r->meter_ns) next_piece(r);
     }
     return TTX_OK;
 }
@@ -194,6 +201,7 @@ double bench_ts(const bench_result *r, int i) {
 double bench_mean_gbps(const bench_result *r) {
     double sum = 0, ns = 0;
     for (int i = 0; i < r->n_reps; i++) {
+        if (r->gbps[i] <= 0) continue;
         sum += r->gbps[i] * (double)r->ns[i];
         ns += (double)r->ns[i];
     }

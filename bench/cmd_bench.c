@@ -2,7 +2,7 @@
  *
  * Flags, tests and field names are llama-bench's: every combination of the listed values is one
  * test, repeated -r times after a warm-up. Beside each result stands its limit (see bound.c), from
- * what the machine was measured to do just before.
+ * what the machine was measured to do beside it.
  */
 #include "bench_int.h"
 #include "engine_ram.h"
@@ -22,13 +22,15 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { SLOWEST_S = 256 }; /* beyond RAM a second for each token of the default test */
+#define MEMORY_METER_NS 400000000u /* between two looks at what memory can do */
+enum { SLOWEST_S = 256 };          /* beyond RAM a second for each token of the default test */
 
 typedef struct bench {
     const bench_settings *set;
     bench_matrix x;
     bench_how how;
-    ttx_limits limits; /* measured last */
+    ttx_limits limits;       /* measured last */
+    ttx_meter *memory_meter; /* NULL: beyond RAM, no limits asked for, or no memory for it */
     bench_out out;
     ttx_engine engine;
     int n_engines;  /* that will be opened, one after the other */
@@ -39,8 +41,6 @@ typedef struct bench {
     ram_watch watch;
     ram_result ram;
     ttx_disk disk;
-    ttx_meter
-        *memory; /* of other tests; NULL: there is too little memory, or no limit is asked for */
     double base_ts, base_mb; /* of the ladder's last baseline */
     int32_t *text;
 } bench;
@@ -103,7 +103,7 @@ static int judge(bench *b, bench_result *r, ttx_err *err) {
     double *share = calloc((size_t)r->n_reps + 1, sizeof *share);
     int rc = share ? TTX_OK : ttx_fail_nomem(err, "samples", sizeof *share);
     for (int i = 0; i < r->n_reps && !rc; i++) {
-        if (b->memory) l.read_gbps = r->gbps[i];
+        if (b->memory_meter) l.read_gbps = r->gbps[i];
         rc = bench_bound(r, b->engine.model, &l, err);
         share[i] = r->bound_ts > 0 ? bench_ts(r, i) / r->bound_ts : 0;
     }
@@ -120,7 +120,7 @@ static int run_test(bench *b, ttx_session *s, bench_test t, ttx_err *err) {
     int rc = bench_run(&r, s, m->hp.n_vocab, &t, &b->how, err);
     hide_progress(b);
     if (!rc && b->beyond) rc = measure_ram(b, &r, err);
-    if (!rc && b->memory) b->limits.read_gbps = bench_median(r.gbps, r.n_reps);
+    if (!rc && b->memory_meter) b->limits.read_gbps = bench_median(r.gbps, r.n_reps);
     if (!rc) rc = ttx_limits_peak_again(&b->limits, err);
     if (!rc && !b->set->roofline) rc = judge(b, &r, err);
     bench_subject subject = {m, &b->limits, b->engine.rt.isa};
@@ -249,17 +249,18 @@ static ttx_engine_args setup_args(const bench *b, const char *path, const ram_se
     return args;
 }
 
-/* Before the model takes its memory. */
+/* Before the model takes its memory. No meter where all reads go on record. */
 static void measure_disk(bench *b, const char *path, ttx_disk_meter **meter) {
     ttx_err why = {0};
-    int rc = ttx_disk_measure(&b->disk, path, TTX_DISK_BYTES, &why);
-    if (!rc) rc = ttx_disk_meter_open(meter, &b->disk, path, &why);
-    if (!rc) return;
-    ttx_note("%s: no bound", why.msg);
-    b->disk = (ttx_disk){0};
+    if (ttx_disk_measure(&b->disk, path, TTX_DISK_BYTES, &why)) {
+        ttx_note("%s: no bound", why.msg);
+        b->disk = (ttx_disk){0};
+    } else if (meter && ttx_disk_meter_open(meter, &b->disk, path, &why)) {
+        ttx_note("%s: the bound is of the disk before the test", why.msg);
+    }
 }
 
-static void listen(bench *b, ttx_disk_meter *meter, uint64_t read_at_open) {
+static void watch_ram(bench *b, ttx_disk_meter *meter, uint64_t read_at_open) {
     ram_watch_open(&b->watch, &b->engine);
     b->watch.meter = meter;
     b->watch.read_at_open = read_at_open;
@@ -272,7 +273,8 @@ static void listen(bench *b, ttx_disk_meter *meter, uint64_t read_at_open) {
 static int open_setup(bench *b, const char *path, const ttx_engine_args *args,
                       ttx_disk_meter **meter, ttx_err *err) {
     int rc = TTX_OK;
-    if (b->beyond) measure_disk(b, path, meter);
+    bool recorded = args->trace && args->trace_level == TTX_LEVEL_IO;
+    if (b->beyond) measure_disk(b, path, recorded ? NULL : meter);
     if (!rc && b->set->cold) rc = drop_model(b, path, err);
     uint64_t read = ram_device_bytes();
     if (!rc) rc = ttx_engine_open(&b->engine, args, err);
@@ -282,7 +284,7 @@ static int open_setup(bench *b, const char *path, const ttx_engine_args *args,
                  b->engine.model->arch->name, (double)ttx_model_bytes(b->engine.model) / (1 << 20),
                  ttx_isa_name(b->engine.rt.isa), b->engine.load_s);
     if (!b->beyond) return TTX_OK;
-    listen(b, *meter, read);
+    watch_ram(b, *meter, read);
     return b->set->text ? read_text(b, err) : TTX_OK;
 }
 
@@ -375,11 +377,11 @@ static int measure_limits(bench *b, ttx_err *err) {
     if (b->set->no_limits || b->beyond) return TTX_OK; /* the disk is the limit */
     if (b->show) fputs("\rmeasuring what the machine can do\033[K", stderr);
     int rc = ttx_limits_measure(&b->limits, err);
-    if (!rc) rc = ttx_meter_open(&b->memory, &b->limits, err);
-    if (b->memory) {
+    if (!rc) rc = ttx_meter_open(&b->memory_meter, &b->limits, err);
+    if (b->memory_meter) {
         b->how.meter = read_memory;
-        b->how.meter_ctx = b->memory;
-        b->how.meter_ns = 400000000;
+        b->how.meter_ctx = b->memory_meter;
+        b->how.meter_ns = MEMORY_METER_NS;
     }
     hide_progress(b);
     if (!rc && b->limits.read_gbps <= 0)
@@ -444,7 +446,7 @@ static int run(const void *arg, ttx_err *err) {
         rc = run_all(b, err);
         hide_progress(b);
     }
-    ttx_meter_close(b->memory);
+    ttx_meter_close(b->memory_meter);
     free(b->x.rams);
     free(b);
     return rc || exit_code < 0 ? rc : exit_code;
@@ -546,18 +548,20 @@ const ttx_command ttx_cmd_bench = {
         "random tokens, tg128 decodes 128 tokens one by one, \"@ d4096\" with 4096 tokens in the\n"
         "context before. Each test is warmed up, then run -r times.\n"
         "\n"
-        "The machine is measured before the tests, and again beside each repetition, since\n"
-        "virtual machines change by the second: the most bytes that all cores together read a\n"
-        "second (2 GiB in huge pages), and the most operations of its best arithmetic unit. From\n"
-        "them follows each test's limit (bound_ts): decoding must read the weights of a token and\n"
+        "The machine is measured before the tests: the most bytes that all cores together read a\n"
+        "second (2 GiB in huge pages), and the most operations of its best arithmetic unit; and\n"
+        "again, memory beside each repetition, the unit after each test, since virtual machines\n"
+        "change by the second. From them follows each test's limit (bound_ts): decoding must read "
+        "the weights of a token and\n"
         "the keys and values that it attends to, a prompt must do its multiply-adds. There is no\n"
         "limit for decoding models that are smaller than twice the last-level cache.\n"
         "\n"
         "Any option of 'Beyond RAM' turns to what matters there: 256 tokens decoded after 64 of\n"
         "warm-up, MB read a token, experts found in the cache, waiting, major faults, what part\n"
         "of the reading was hidden, bytes read by distinct bytes touched, the disk's speed\n"
-        "(O_DIRECT on the model's file: depths 1 to 64 before, and every 2 s beside the test)\n"
-        "and the bound that follows for the same reads (docs/simulator.md). There is no bound for\n"
+        "(O_DIRECT on the model's file: depths 1 to 64 before, then at the beginning and end of\n"
+        "each repetition and every 2 s of its decoding) and the bound that follows for the same "
+        "reads (docs/simulator.md). There is no bound for\n"
         "mapped models: who waited for pages is not known.\n"
         "\n"
         "--expert-stats and --save-routes record all that runs: warm-ups and depths too.",

@@ -51,7 +51,10 @@ static int measure(tuning *t, ttx_err *err) {
                      .mark_ctx = &t->watch};
     int rc = ttx_engine_session(&t->engine, &t->args, 1, &s, err);
     if (!rc) rc = bench_run(&r, s, t->engine.model->hp.n_vocab, &test, &how, err);
-    if (!rc && bench_mean_gbps(&r) > 0) t->disk.bytes_s = 1e9 * bench_mean_gbps(&r);
+    if (!rc && bench_mean_gbps(&r) > 0) { /* as it was meanwhile: slower or faster in all */
+        t->disk.latency_s *= t->disk.bytes_s / (1e9 * bench_mean_gbps(&r));
+        t->disk.bytes_s = 1e9 * bench_mean_gbps(&r);
+    }
     if (!rc)
         rc = ram_watch_result(&t->watch, &t->measured, &t->disk, r.test.n_gen,
                               (double)r.ns[0] * 1e-9, err);
@@ -189,9 +192,9 @@ static int write_hints(const tuning *t, ttx_err *err) {
 
 static void print_choice(const tuning *t) {
     char p[16], g[16];
-    printf("\nDisk %.0f MB/s (%d reads at once) and %.0f us a read; computing %.1f ms a token; "
+    printf("\nDisk %.0f MB/s and %.0f us a read; computing %.1f ms a token; "
            "measured %.2f t/s.\n",
-           t->disk.bytes_s * 1e-6, t->disk.depth, t->disk.latency_s * 1e6, t->measured.compute_ms,
+           t->disk.bytes_s * 1e-6, t->disk.latency_s * 1e6, t->measured.compute_ms,
            t->measured.change_ts);
     if (!t->engine.model->hp.n_expert)
         printf("Expected: %.2f t/s.\n", t->predicted_ts);

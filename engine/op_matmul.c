@@ -1,6 +1,6 @@
 /* op_matmul.c -- matrix products: projections, and the jobs that they and the experts are made of.
  *
- * The products of a launch are cut as one: their rows are numbered through, and a chunk of the pool
+ * The products of a launch are cut as one: their rows are numbered through, and a piece of the pool
  * may cross from one product to the next. So q, k and v, or the experts of a token, share one round
  * of the pool.
  */
@@ -8,7 +8,7 @@
 
 enum {
     MAX_PROJ = 4,
-    PROMPT_ROWS = 64, /* weight rows a chunk of a GEMM */
+    PROMPT_ROWS = 64, /* the fewest weight rows that a thread takes of a GEMM */
     DECODE_ROWS = 16, /* ... of a decode step, if that leaves some for each thread */
 };
 

@@ -230,19 +230,51 @@ TTX_INLINE void mxfp4_quants(__m512i q[2], const uint8_t *w, int g, int n) {
     nibble_lanes(q, AT(ttx_mxfp4, w, 4 * g)->qs, sizeof(ttx_mxfp4), n);
     book_lanes(q, _mm_add_epi8(_mm_setr_epi8(TTX_MXFP4_CODES), _mm_set1_epi8(12)));
 }
+/* 2^(e - 128) as F32 for dwords e << 23. Subnormal for e < 2: 2^21 << e. */
+TTX_INLINE __m512i half_of_e8m0(__m512i e) {
+    __m512i plain = _mm512_sub_epi32(e, _mm512_set1_epi32(1 << 23));
+    __m512i tiny = _mm512_add_epi32(_mm512_srli_epi32(e, 2), _mm512_set1_epi32(1 << 21));
+    return _mm512_max_epi32(plain, tiny); /* tiny is less from e = 2 on */
+}
+/* Block i begins 17 i bytes after the first: its exponent is byte i of the lane i of 64 bytes. Here
+ * dword r of each lane is of row r. */
+TTX_INLINE __m512i mxfp4_exponents(const uint8_t *const w[ROWS], size_t at) {
+    const int none = (int)0x80808080;
+    const __m512i to0 =
+        _mm512_setr_epi32(0x00808080, none, none, none, 0x01808080, none, none, none, 0x02808080,
+                          none, none, none, 0x03808080, none, none, none);
+    const __m512i to1 =
+        _mm512_setr_epi32(none, 0x00808080, none, none, none, 0x01808080, none, none, none,
+                          0x02808080, none, none, none, 0x03808080, none, none);
+    const __m512i to2 =
+        _mm512_setr_epi32(none, none, 0x00808080, none, none, none, 0x01808080, none, none, none,
+                          0x02808080, none, none, none, 0x03808080, none);
+    const __m512i to3 =
+        _mm512_setr_epi32(none, none, none, 0x00808080, none, none, none, 0x01808080, none, none,
+                          none, 0x02808080, none, none, none, 0x03808080);
+    __m512i a = _mm512_shuffle_epi8(ttx_load512(w[0] + at), to0);
+    __m512i b = _mm512_shuffle_epi8(ttx_load512(w[1] + at), to1);
+    __m512i c = _mm512_shuffle_epi8(ttx_load512(w[2] + at), to2);
+    __m512i d = _mm512_shuffle_epi8(ttx_load512(w[3] + at), to3);
+    return _mm512_or_si512(_mm512_or_si512(a, b), _mm512_or_si512(c, d));
+}
 TTX_INLINE void mxfp4_scales(SCALES_ARGS) {
-    uint32_t e[ROWS] = {0};
+    __m512i e;
     (void)m;
-    EACH_ROW(r)
-    for (int i = 0; i < n; i++) e[r] |= (uint32_t)AT(ttx_mxfp4, w[r] + at, 4 * g + i)->e << 8 * i;
-    __m512i v = _mm512_cvtepu8_epi32(_mm_setr_epi32((int)e[0], (int)e[1], (int)e[2], (int)e[3]));
-    __m512i plain = _mm512_slli_epi32(_mm512_sub_epi32(v, _mm512_set1_epi32(1)), 23);
-    __mmask16 tiny = _mm512_cmplt_epi32_mask(v, _mm512_set1_epi32(2)); /* subnormal */
-    v = _mm512_mask_sllv_epi32(plain, tiny, _mm512_set1_epi32(0x200000), v);
-    const __m512i lane = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
-    EACH_ROW(r)
-    s[r] = _mm512_castsi512_ps(
-        _mm512_permutexvar_epi32(_mm512_add_epi32(lane, _mm512_set1_epi32(4 * r)), v));
+    at += (size_t)g * 4 * sizeof(ttx_mxfp4);
+    if (n == 4) {
+        e = mxfp4_exponents(w, at);
+    } else {
+        uint8_t v[64] = {0}; /* as above */
+        for (int r = 0; r < ROWS; r++)
+            for (int i = 0; i < n; i++) v[16 * i + 4 * r + 3] = AT(ttx_mxfp4, w[r] + at, i)->e;
+        e = ttx_load512(v);
+    }
+    e = half_of_e8m0(_mm512_srli_epi32(e, 1));
+    s[0] = _mm512_castsi512_ps(_mm512_shuffle_epi32(e, 0x00));
+    s[1] = _mm512_castsi512_ps(_mm512_shuffle_epi32(e, 0x55));
+    s[2] = _mm512_castsi512_ps(_mm512_shuffle_epi32(e, 0xaa));
+    s[3] = _mm512_castsi512_ps(_mm512_shuffle_epi32(e, 0xff));
 }
 
 TTX_INLINE void iq4_xs_quants(__m512i q[2], const uint8_t *w, int g, int n) {

@@ -15,7 +15,8 @@
 enum {
     MOST = 1 << (TTX_DISK_DEPTHS - 1),
     HUGE_PAGE = 2 << 20,
-    METER_DEPTHS = 5, /* up to 16 reads under way */
+    METER_FIRST = 1, /* of the depths: at least 2 reads under way, which fill a huge page; */
+    METER_LAST = 2,  /* at most 4, since the meter's memory is in nobody's budget */
     METER_READS = 64
 };
 
@@ -132,6 +133,8 @@ struct ttx_disk_meter {
     probe p;
     ttx_io *io;
     int depth;
+    double scale; /* of the best depth to this one, when they were measured */
+    bool dead;
     uint64_t bytes, ns;
 };
 
@@ -139,11 +142,14 @@ int ttx_disk_meter_open(ttx_disk_meter **out, const ttx_disk *d, const char *pat
     *out = NULL;
     ttx_disk_meter *m = calloc(1, sizeof *m);
     if (!m) return ttx_fail_nomem(err, "measuring the disk", sizeof *m);
-    int i = 0;
-    while (i < METER_DEPTHS - 1 && d->by_depth[i] < 0.95 * d->bytes_s) i++;
+    int i = METER_FIRST;
+    while (i < METER_LAST && d->by_depth[i] < 0.95 * d->bytes_s) i++;
     m->depth = 1 << i;
+    m->scale = d->by_depth[i] > 0 ? d->bytes_s / d->by_depth[i] : 1;
     int rc = open_probe(&m->p, path, m->depth, err);
     if (!rc) rc = open_io(&m->p, &m->io, m->depth, err);
+    /* The probe has read the beginning: somebody may keep that in memory. */
+    m->p.at = m->p.size / 2 / TTX_DISK_READ * TTX_DISK_READ;
     if (rc)
         ttx_disk_meter_close(m);
     else
@@ -162,11 +168,13 @@ double ttx_disk_meter_read(ttx_disk_meter *m) {
     ttx_err why = {0};
     double first = 0, bytes_s = 0;
     uint64_t begin = ttx_now_ns();
-    int rc = run(&m->p, m->io, m->depth, METER_READS / 2, &first, &why);
-    if (!rc) rc = run(&m->p, m->io, m->depth, METER_READS, &bytes_s, &why);
+    if (m->dead) return 0;
+    m->dead = run(&m->p, m->io, m->depth, METER_READS / 2, &first, &why) ||
+              run(&m->p, m->io, m->depth, METER_READS, &bytes_s, &why);
+    if (m->dead) return 0;
     m->bytes += (METER_READS / 2 + METER_READS) * (uint64_t)TTX_DISK_READ;
     m->ns += ttx_now_ns() - begin;
-    return rc ? 0 : bytes_s;
+    return bytes_s * m->scale;
 }
 
 uint64_t ttx_disk_meter_bytes(const ttx_disk_meter *m) {

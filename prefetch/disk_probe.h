@@ -30,14 +30,14 @@ int ttx_disk_measure(ttx_disk *d, const char *path, uint64_t bytes, ttx_err *err
 /* The same disk again, now and then, while something else is measured: virtual disks change their
  * speed within seconds. */
 typedef struct ttx_disk_meter ttx_disk_meter;
-/* Of what was measured before: takes as few reads under way as that allows, and as many MiB of
- * memory, at most 16. The caller closes. Errors: as above. */
+/* Of what was measured before. Keeps 2 or 4 reads under way, in as many MiB of memory, and scales
+ * by what the best depth was faster then. The caller closes. Errors: as above. */
 int ttx_disk_meter_open(ttx_disk_meter **out, const ttx_disk *d, const char *path, ttx_err *err);
 void ttx_disk_meter_close(ttx_disk_meter *m); /* NULL is fine */
 /* Reads 96 MiB, of which the first third, beside what others have under way, is not counted.
- * Returns bytes a second; 0: it cannot be read any more. */
+ * Returns bytes a second; 0: it cannot be read, now and ever after. */
 double ttx_disk_meter_read(ttx_disk_meter *m);
-/* Bytes that it has read so far, and the nanoseconds that this took. */
+/* Bytes that it has read so far, and the nanoseconds that this took. NULL: 0. */
 uint64_t ttx_disk_meter_bytes(const ttx_disk_meter *m);
 uint64_t ttx_disk_meter_ns(const ttx_disk_meter *m);
 

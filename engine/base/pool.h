@@ -23,7 +23,8 @@ void ttx_pool_destroy(ttx_pool *p); /* NULL is fine */
 
 int ttx_pool_threads(const ttx_pool *p);
 
-/* Runs the items [0, n) in pieces of `chunk` or more, on at most `max_threads` workers (0: all);
+/* Runs the items [0, n), each once, in pieces of whole chunks of `chunk` items (the last piece of a
+ * thread's share may be shorter), on at most `max_threads` workers (0: all);
  * returns when all are done. */
 void ttx_pool_run(ttx_pool *p, int64_t n, int64_t chunk, int max_threads, ttx_task task, void *ctx);
 

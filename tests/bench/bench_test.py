@@ -239,13 +239,12 @@ def beyond_ram():
     p = run("--ram", ",".join(rams))
     lines = p.stdout.splitlines()
     assert p.returncode == 0 and len({line.count("|") for line in lines[:4]}) == 1 and rams[1] in lines[3], p
-    p = bench("-m", "big.gguf", "-n", "20000", "--max-seconds", "3", "--cold", "-o", "json", "-r", "2")
+    p = bench("-m", "big.gguf", "-n", "200000", "--max-seconds", "3", "--cold", "-o", "json", "-r", "2")
     assert p.returncode == 0, p
     r = json.loads(p.stdout)
-    assert len(r) == 1 and 0 < r[0]["n_gen"] < 20000 and len(r[0]["samples_ts"]) == 1, r
+    assert len(r) == 1 and 0 < r[0]["n_gen"] < 200000 and len(r[0]["samples_ts"]) == 1, r
     mb = os.path.getsize("big.gguf") * 1e-6
     assert r[0]["total_mb"] < mb + 8 and r[0]["mb_per_token"] * r[0]["n_gen"] < 8, "what measuring the disk reads is not counted"
-    assert r[0]["cold_s"] < 6, "nor is its time"
 
 
 def limited():

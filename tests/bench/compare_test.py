@@ -51,7 +51,7 @@ def medians():
     ours = ', "isa": "avx9", "bound_ts": 100.0 + n, "bound_share": 0.5 + n / 8, "mem_gbps": 40.0 + n, "peak_gops": 900.0'
     ttx = fake("ttx", [4.0, 8.0, 6.0], ours)
     a, b = fake("a", [8.0, 4.0, 6.0]), fake("b", [2.0, 2.0, 2.0])
-    p = compare("-m", "m.gguf", "--ttx", ttx, "--peer", f"A={a}", "--peer", f"B={b}", "-p", "32", "-n", "8",
+    p = compare("-m", "m.gguf", "--ttx", ttx, "--peer", f"A={a}", "--peer", f"B={b} --own '1 2'", "-p", "32", "-n", "8",
                 "-t", "2", "-r", "3", "-ctk", "q8_0", "--json", "out.json")
     assert p.returncode == 0, p
     calls = Path("diary").read_text().splitlines()
@@ -118,7 +118,7 @@ def failures():
     Path("talk").chmod(0o755)
     p = compare("-m", "m.gguf", "--ttx", "./talk")
     assert p.returncode == 1 and "expected llama-bench's JSON, found: 'hello" in p.stderr, p
-    for peer in ("x", "=y", "x=", "ttx=y"):
+    for peer in ("x", "=y", "x=", "x= ", "ttx=y", "x=y 'z"):
         p = compare("-m", "m.gguf", "--peer", peer)
         assert p.returncode == 2 and f"found '{peer}'" in p.stderr, p
 
