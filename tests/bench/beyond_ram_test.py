@@ -69,6 +69,7 @@ def medians():
     calls = Path("diary").read_text().splitlines()
     assert [c.split()[0] for c in calls] == ["ours", "ours", "peer", "peer"] * 3, calls
     assert f"--mem-limit {40 << 20}" in calls[0] and "-p 64 -n 0" in calls[1] and "--repack 0" in calls[2], calls
+    assert "-d 32" in calls[2] and "-d " not in calls[3], "the page cache is as full as it gets before the peer decodes"
     assert not list(GROUPS.glob("beyond-ram-*")), "groups are removed"
 
 
