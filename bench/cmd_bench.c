@@ -255,7 +255,7 @@ static void measure_disk(bench *b, const char *path, ttx_disk_meter **meter) {
     if (ttx_disk_measure(&b->disk, path, TTX_DISK_BYTES, &why)) {
         ttx_note("%s: no bound", why.msg);
         b->disk = (ttx_disk){0};
-    } else if (meter && ttx_disk_meter_open(meter, &b->disk, path, &why)) {
+    } else if (meter && ttx_disk_meter_open(meter, path, &why)) {
         ttx_note("%s: the bound is of the disk before the test", why.msg);
     }
 }

@@ -30,9 +30,9 @@ int ttx_disk_measure(ttx_disk *d, const char *path, uint64_t bytes, ttx_err *err
 /* The same disk again, now and then, while something else is measured: virtual disks change their
  * speed within seconds. */
 typedef struct ttx_disk_meter ttx_disk_meter;
-/* Of what was measured before. Keeps 2 or 4 reads under way, in as many MiB of memory, and scales
- * by what the best depth was faster then. The caller closes. Errors: as above. */
-int ttx_disk_meter_open(ttx_disk_meter **out, const ttx_disk *d, const char *path, ttx_err *err);
+/* Reads as deep as the streaming mode does, all into the same 2 MiB of memory. The caller closes.
+ * Errors: as above. */
+int ttx_disk_meter_open(ttx_disk_meter **out, const char *path, ttx_err *err);
 void ttx_disk_meter_close(ttx_disk_meter *m); /* NULL is fine */
 /* Reads 96 MiB, of which the first third, beside what others have under way, is not counted.
  * Returns bytes a second; 0: it cannot be read, now and ever after. */
