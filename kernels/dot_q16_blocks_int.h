@@ -15,6 +15,7 @@
 #define TTX_DOT_Q16_BLOCKS_INT_H
 
 #include "dot_q16_int.h"
+#include "lanes_avx512_int.h"
 
 /* The activations of a group. `sum`: -offset * sum(x) of each lane of both vectors as int32, or
  * sum(x) as F32 for types with minima. */
@@ -230,33 +231,16 @@ TTX_INLINE void mxfp4_quants(__m512i q[2], const uint8_t *w, int g, int n) {
     nibble_lanes(q, AT(ttx_mxfp4, w, 4 * g)->qs, sizeof(ttx_mxfp4), n);
     book_lanes(q, _mm_add_epi8(_mm_setr_epi8(TTX_MXFP4_CODES), _mm_set1_epi8(12)));
 }
-/* 2^(e - 128) as F32 for dwords e << 23. Subnormal for e < 2: 2^21 << e. */
-TTX_INLINE __m512i half_of_e8m0(__m512i e) {
-    __m512i plain = _mm512_sub_epi32(e, _mm512_set1_epi32(1 << 23));
-    __m512i tiny = _mm512_add_epi32(_mm512_srli_epi32(e, 2), _mm512_set1_epi32(1 << 21));
-    return _mm512_max_epi32(plain, tiny); /* tiny is less from e = 2 on */
-}
 /* Block i begins 17 i bytes after the first: its exponent is byte i of the lane i of 64 bytes. Here
  * dword r of each lane is of row r. */
 TTX_INLINE __m512i mxfp4_exponents(const uint8_t *const w[ROWS], size_t at) {
-    const int none = (int)0x80808080;
-    const __m512i to0 =
-        _mm512_setr_epi32(0x00808080, none, none, none, 0x01808080, none, none, none, 0x02808080,
-                          none, none, none, 0x03808080, none, none, none);
-    const __m512i to1 =
-        _mm512_setr_epi32(none, 0x00808080, none, none, none, 0x01808080, none, none, none,
-                          0x02808080, none, none, none, 0x03808080, none, none);
-    const __m512i to2 =
-        _mm512_setr_epi32(none, none, 0x00808080, none, none, none, 0x01808080, none, none, none,
-                          0x02808080, none, none, none, 0x03808080, none);
-    const __m512i to3 =
-        _mm512_setr_epi32(none, none, none, 0x00808080, none, none, none, 0x01808080, none, none,
-                          none, 0x02808080, none, none, none, 0x03808080);
-    __m512i a = _mm512_shuffle_epi8(ttx_load512(w[0] + at), to0);
-    __m512i b = _mm512_shuffle_epi8(ttx_load512(w[1] + at), to1);
-    __m512i c = _mm512_shuffle_epi8(ttx_load512(w[2] + at), to2);
-    __m512i d = _mm512_shuffle_epi8(ttx_load512(w[3] + at), to3);
-    return _mm512_or_si512(_mm512_or_si512(a, b), _mm512_or_si512(c, d));
+    const int i0 = (int)0x80808000, i1 = i0 + 1, i2 = i0 + 2, i3 = i0 + 3; /* 80: a zero byte */
+    const __m512i to =
+        _mm512_setr_epi32(i0, i0, i0, i0, i1, i1, i1, i1, i2, i2, i2, i2, i3, i3, i3, i3);
+    const uint64_t dword0 = 0x000f000f000f000f; /* of each lane */
+    __m512i e = zero512();
+    EACH_ROW(r) e = _mm512_mask_shuffle_epi8(e, dword0 << 4 * r, ttx_load512(w[r] + at), to);
+    return e;
 }
 TTX_INLINE void mxfp4_scales(SCALES_ARGS) {
     __m512i e;
@@ -267,14 +251,14 @@ TTX_INLINE void mxfp4_scales(SCALES_ARGS) {
     } else {
         uint8_t v[64] = {0}; /* as above */
         for (int r = 0; r < ROWS; r++)
-            for (int i = 0; i < n; i++) v[16 * i + 4 * r + 3] = AT(ttx_mxfp4, w[r] + at, i)->e;
+            for (int i = 0; i < n; i++) v[16 * i + 4 * r] = AT(ttx_mxfp4, w[r] + at, i)->e;
         e = ttx_load512(v);
     }
-    e = half_of_e8m0(_mm512_srli_epi32(e, 1));
-    s[0] = _mm512_castsi512_ps(_mm512_shuffle_epi32(e, 0x00));
-    s[1] = _mm512_castsi512_ps(_mm512_shuffle_epi32(e, 0x55));
-    s[2] = _mm512_castsi512_ps(_mm512_shuffle_epi32(e, 0xaa));
-    s[3] = _mm512_castsi512_ps(_mm512_shuffle_epi32(e, 0xff));
+    __m512 half = ttx_e8m0_halves16(e);
+    s[0] = _mm512_permute_ps(half, 0x00);
+    s[1] = _mm512_permute_ps(half, 0x55);
+    s[2] = _mm512_permute_ps(half, 0xaa);
+    s[3] = _mm512_permute_ps(half, 0xff);
 }
 
 TTX_INLINE void iq4_xs_quants(__m512i q[2], const uint8_t *w, int g, int n) {

@@ -1,5 +1,5 @@
 /* lanes_avx512_int.h -- rows of weights into the lanes of vectors, for the GEMMs of AVX-512 and
- * VNNI. To be included by *_avx512.c and *_vnni.c only.
+ * VNNI; scales in lanes, for decoding too. To be included by *_avx512.c and *_vnni.c only.
  */
 #ifndef TTX_LANES_AVX512_INT_H
 #define TTX_LANES_AVX512_INT_H
@@ -7,6 +7,14 @@
 #include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>
+
+/* ttx_e8m0_half of each dword. */
+static inline __attribute__((always_inline)) __m512 ttx_e8m0_halves16(__m512i e) {
+    __m512i tiny = _mm512_sllv_epi32(_mm512_set1_epi32(0x200000), e); /* e < 2: subnormal */
+    __m512i plain = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
+    __mmask16 is_tiny = _mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2));
+    return _mm512_castsi512_ps(_mm512_mask_blend_epi32(is_tiny, plain, tiny));
+}
 
 /* Rows that start `stride` bytes apart. */
 typedef struct ttx_rows {

@@ -111,18 +111,9 @@ BLOCKS_OF_32(q5_0, false, HAS_QH, PLAIN, 16)
 BLOCKS_OF_32(q5_1, true, HAS_QH, PLAIN, 0)
 BLOCKS_OF_32(iq4_nl, false, NO_QH, IQ4_CODES, 0)
 
-/* ttx_e8m0_half of the low byte of each dword. */
-TTX_INLINE __m512 e8m0_halves(__m512i e) {
-    e = BYTE(e, 0);
-    __m512i tiny = _mm512_sllv_epi32(_mm512_set1_epi32(0x200000), e); /* e < 2: subnormal */
-    __m512i plain = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
-    __mmask16 is_tiny = _mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2));
-    return _mm512_castsi512_ps(_mm512_mask_blend_epi32(is_tiny, plain, tiny));
-}
-
 static void unpack_mxfp4(ttx_wblock *out, int h, ttx_rows r, int n) {
     for (int b = 0; b < n; b++, r.w += sizeof(ttx_mxfp4)) {
-        _mm512_store_ps(out[b].s[0][h], e8m0_halves(rows_dword(r, 0, 0)));
+        _mm512_store_ps(out[b].s[0][h], ttx_e8m0_halves16(BYTE(rows_dword(r, 0, 0), 0)));
         nibbles32(&out[b], h, r, offsetof(ttx_mxfp4, qs), MXFP4_CODES, NULL, 0);
     }
 }
