@@ -124,8 +124,9 @@ void bench_result_free(bench_result *r);
 /* Tokens a second of repetition i. */
 double bench_ts(const bench_result *r, int i);
 double bench_median(const double *v, int n);
-/* What the meter said, over the time of all repetitions; 0: nothing. */
-double bench_mean_gbps(const bench_result *r);
+/* The disk as the meter found it beside the repetitions: slower or faster in all. As it was before
+ * if nothing was measured. */
+ttx_disk bench_disk_beside(const bench_result *r, const ttx_disk *before);
 typedef struct bench_spread {
     double mean, stddev, median;
 } bench_spread;

@@ -55,10 +55,11 @@ double ram_watch_meter(void *watch) {
     return 1e-9 * ttx_disk_meter_read(((ram_watch *)watch)->meter);
 }
 
-void ram_watch_open(ram_watch *w, ttx_engine *e) {
+void ram_watch_open(ram_watch *w, ttx_engine *e, ttx_disk_meter *meter) {
     const ttx_hparams *hp = &e->model->hp;
     *w = (ram_watch){
         .engine = e,
+        .meter = meter,
         .routes = {.n_layer = hp->n_layer, .n_expert = hp->n_expert, .k = TTX_MAX_EXPERTS_USED},
         .position = -1};
     if (hp->n_expert && e->n_sinks < (int)(sizeof e->sinks / sizeof *e->sinks))
@@ -153,15 +154,13 @@ static int find_bound(ram_watch *w, ram_result *r, const ttx_disk *disk, double 
     return TTX_OK;
 }
 
-int ram_watch_result(ram_watch *w, ram_result *r, const ttx_disk *disk, double n, double seconds,
-                     ttx_err *err) {
-    const ttx_residency_counters sum = w->sum, *c = &sum;
-    uint64_t sum_read = w->sum_read, sum_faults = w->sum_faults;
-    w->sum = (ttx_residency_counters){0}; /* the next test begins anew */
-    w->sum_read = w->sum_faults = 0;
+static int find_result(ram_watch *w, ram_result *r, const ttx_disk *disk, double n, double seconds,
+                       ttx_err *err) {
+    const ttx_residency_counters *c = &w->sum;
     ttx_residency *res = w->engine->rt.residency;
     bool stream = ttx_residency_mode(res) == TTX_LOAD_STREAM;
-    double bytes = (double)(stream ? c->bytes_read : sum_read), stall = (double)c->stall_ns * 1e-9;
+    double bytes = (double)(stream ? c->bytes_read : w->sum_read),
+           stall = (double)c->stall_ns * 1e-9;
     double reads_s = bytes / disk->bytes_s;
     uint64_t all =
         stream ? ttx_residency_get_counters(res).bytes_read : bytes_of_run(w) - w->read_at_open;
@@ -169,7 +168,7 @@ int ram_watch_result(ram_watch *w, ram_result *r, const ttx_disk *disk, double n
     bool disk_known = disk->bytes_s > 0;
     r->disk_mbps = disk_known ? disk->bytes_s * 1e-6 : NAN;
     r->mb_token = bytes * 1e-6 / n;
-    r->major_faults = (double)sum_faults / n;
+    r->major_faults = (double)w->sum_faults / n;
     r->hit_rate = c->expert_uses ? (double)c->expert_hits / (double)c->expert_uses : NAN;
     r->guess_rate = c->guesses ? (double)c->guesses_used / (double)c->guesses : NAN;
     r->total_mb = (double)all * 1e-6;
@@ -187,6 +186,14 @@ int ram_watch_result(ram_watch *w, ram_result *r, const ttx_disk *disk, double n
     if (!disk_known) return TTX_OK;
     if (reads_s > 0) r->overlap = stall < reads_s ? 1 - stall / reads_s : 0;
     return find_bound(w, r, disk, n, err);
+}
+
+int ram_watch_result(ram_watch *w, ram_result *r, const ttx_disk *disk, double n, double seconds,
+                     ttx_err *err) {
+    int rc = find_result(w, r, disk, n, seconds, err);
+    w->sum = (ttx_residency_counters){0}; /* the next test begins anew */
+    w->sum_read = w->sum_faults = 0;
+    return rc;
 }
 
 /* ---- output ---- */

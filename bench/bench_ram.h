@@ -49,13 +49,14 @@ typedef struct ram_watch {
     ttx_residency_counters from, sum;
     uint64_t faults, sum_faults, read, sum_read, read_at_open;
     bool stop;             /* the first repetition is over: no more routes */
-    ttx_disk_meter *meter; /* NULL: the disk is not known. Owned by whoever opened it */
+    ttx_disk_meter *meter; /* NULL: none */
 } ram_watch;
 
 #define RAM_METER_NS 2000000000u /* between two looks at the disk */
 
-/* Listens to an engine that was just opened, before its session is; close before the engine is. */
-void ram_watch_open(ram_watch *w, ttx_engine *e);
+/* Listens to an engine that was just opened, before its session is; close before the engine is.
+ * meter: of the disk, NULL: none; the caller's. */
+void ram_watch_open(ram_watch *w, ttx_engine *e, ttx_disk_meter *meter);
 void ram_watch_close(ram_watch *w);
 /* Bytes that this process has had read from devices so far; 0: the system does not say. */
 uint64_t ram_device_bytes(void);

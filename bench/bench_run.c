@@ -198,14 +198,18 @@ double bench_ts(const bench_result *r, int i) {
     return (double)(r->test.n_prompt + r->test.n_gen) / ((double)(r->ns[i] + 1) * 1e-9);
 }
 
-double bench_mean_gbps(const bench_result *r) {
+ttx_disk bench_disk_beside(const bench_result *r, const ttx_disk *before) {
+    ttx_disk d = *before;
     double sum = 0, ns = 0;
     for (int i = 0; i < r->n_reps; i++) {
         if (r->gbps[i] <= 0) continue;
         sum += r->gbps[i] * (double)r->ns[i];
         ns += (double)r->ns[i];
     }
-    return ns > 0 ? sum / ns : 0;
+    if (ns <= 0) return d;
+    d.bytes_s = 1e9 * sum / ns;
+    d.latency_s *= before->bytes_s / d.bytes_s;
+    return d;
 }
 
 static int ascending_double(const void *a, const void *b) {

@@ -41,7 +41,8 @@ typedef struct bench {
     ram_watch watch;
     ram_result ram;
     ttx_disk disk;
-    double base_ts, base_mb; /* of the ladder's last baseline */
+    ttx_disk_meter *disk_meter; /* of the present setup; NULL: none */
+    double base_ts, base_mb;    /* of the ladder's last baseline */
     int32_t *text;
 } bench;
 
@@ -75,9 +76,8 @@ static ttx_engine_args common_args(const bench *b) {
 static int measure_ram(bench *b, bench_result *r, ttx_err *err) {
     ram_result *ram = &b->ram;
     double n = (double)r->n_reps * (r->test.n_prompt + r->test.n_gen), seconds = 0;
-    ttx_disk disk = b->disk;
+    ttx_disk disk = bench_disk_beside(r, &b->disk);
     for (int i = 0; i < r->n_reps; i++) seconds += (double)r->ns[i] * 1e-9;
-    if (bench_mean_gbps(r) > 0) disk.bytes_s = 1e9 * bench_mean_gbps(r);
     int rc = ram_watch_result(&b->watch, ram, &disk, n, seconds, err);
     if (rc) return rc;
     double ts = n / seconds;
@@ -250,31 +250,28 @@ static ttx_engine_args setup_args(const bench *b, const char *path, const ram_se
 }
 
 /* Before the model takes its memory. No meter where all reads go on record. */
-static void measure_disk(bench *b, const char *path, ttx_disk_meter **meter) {
+static void measure_disk(bench *b, const char *path, bool recorded) {
     ttx_err why = {0};
     if (ttx_disk_measure(&b->disk, path, TTX_DISK_BYTES, &why)) {
         ttx_note("%s: no bound", why.msg);
         b->disk = (ttx_disk){0};
-    } else if (meter && ttx_disk_meter_open(meter, path, &why)) {
+    } else if (!recorded && ttx_disk_meter_open(&b->disk_meter, path, &why)) {
         ttx_note("%s: the bound is of the disk before the test", why.msg);
     }
 }
 
-static void watch_ram(bench *b, ttx_disk_meter *meter, uint64_t read_at_open) {
-    ram_watch_open(&b->watch, &b->engine);
-    b->watch.meter = meter;
+static void watch_ram(bench *b, uint64_t read_at_open) {
+    ram_watch_open(&b->watch, &b->engine, b->disk_meter);
     b->watch.read_at_open = read_at_open;
     b->how.mark = ram_watch_mark;
     b->how.mark_ctx = b->how.meter_ctx = &b->watch;
-    b->how.meter = meter ? ram_watch_meter : NULL;
+    b->how.meter = b->disk_meter ? ram_watch_meter : NULL;
     b->how.meter_ns = RAM_METER_NS;
 }
 
-static int open_setup(bench *b, const char *path, const ttx_engine_args *args,
-                      ttx_disk_meter **meter, ttx_err *err) {
+static int open_setup(bench *b, const char *path, const ttx_engine_args *args, ttx_err *err) {
     int rc = TTX_OK;
-    bool recorded = args->trace && args->trace_level == TTX_LEVEL_IO;
-    if (b->beyond) measure_disk(b, path, recorded ? NULL : meter);
+    if (b->beyond) measure_disk(b, path, args->trace && args->trace_level == TTX_LEVEL_IO);
     if (!rc && b->set->cold) rc = drop_model(b, path, err);
     uint64_t read = ram_device_bytes();
     if (!rc) rc = ttx_engine_open(&b->engine, args, err);
@@ -284,7 +281,7 @@ static int open_setup(bench *b, const char *path, const ttx_engine_args *args,
                  b->engine.model->arch->name, (double)ttx_model_bytes(b->engine.model) / (1 << 20),
                  ttx_isa_name(b->engine.rt.isa), b->engine.load_s);
     if (!b->beyond) return TTX_OK;
-    watch_ram(b, *meter, read);
+    watch_ram(b, read);
     return b->set->text ? read_text(b, err) : TTX_OK;
 }
 
@@ -293,8 +290,7 @@ static int run_setup(bench *b, const char *path, const ram_setup *s, int32_t isa
     ttx_engine_args args = setup_args(b, path, s);
     args.isa = isa;
     b->ram = (ram_result){.setup = s, .cached = NAN};
-    ttx_disk_meter *meter = NULL;
-    int rc = open_setup(b, path, &args, &meter, err);
+    int rc = open_setup(b, path, &args, err);
     if (!rc) rc = run_sessions(b, t, err);
     if (b->set->roofline) {
         rc = ttx_trace_close(b->engine.rt.trace, rc, NULL, err);
@@ -304,7 +300,8 @@ static int run_setup(bench *b, const char *path, const ram_setup *s, int32_t isa
     rc = ttx_engine_finish(&b->engine, rc, err);
     ttx_engine_close(&b->engine);
     ram_watch_close(&b->watch);
-    ttx_disk_meter_close(meter);
+    ttx_disk_meter_close(b->disk_meter);
+    b->disk_meter = NULL;
     free(b->text);
     b->text = NULL;
     b->how.n_text = 0;
@@ -551,18 +548,18 @@ const ttx_command ttx_cmd_bench = {
         "The machine is measured before the tests: the most bytes that all cores together read a\n"
         "second (2 GiB in huge pages), and the most operations of its best arithmetic unit; and\n"
         "again, memory beside each repetition, the unit after each test, since virtual machines\n"
-        "change by the second. From them follows each test's limit (bound_ts): decoding must read "
-        "the weights of a token and\n"
-        "the keys and values that it attends to, a prompt must do its multiply-adds. There is no\n"
-        "limit for decoding models that are smaller than twice the last-level cache.\n"
+        "change by the second. From them follows each test's limit (bound_ts): decoding must\n"
+        "read the weights of a token and the keys and values that it attends to, a prompt must\n"
+        "do its multiply-adds. There is no limit for decoding models that are smaller than twice\n"
+        "the last-level cache.\n"
         "\n"
         "Any option of 'Beyond RAM' turns to what matters there: 256 tokens decoded after 64 of\n"
         "warm-up, MB read a token, experts found in the cache, waiting, major faults, what part\n"
         "of the reading was hidden, bytes read by distinct bytes touched, the disk's speed\n"
         "(O_DIRECT on the model's file: depths 1 to 64 before, then at the beginning and end of\n"
-        "each repetition and every 2 s of its decoding) and the bound that follows for the same "
-        "reads (docs/simulator.md). There is no bound for\n"
-        "mapped models: who waited for pages is not known.\n"
+        "each repetition and every 2 s of its decoding) and the bound that follows for the same\n"
+        "reads (docs/simulator.md). There is no bound for mapped models: who waited for pages is\n"
+        "not known.\n"
         "\n"
         "--expert-stats and --save-routes record all that runs: warm-ups and depths too.",
     .examples = "  # prompt of 512, decoding of 128\n  ttx bench -m model.gguf\n"

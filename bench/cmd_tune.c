@@ -51,10 +51,7 @@ static int measure(tuning *t, ttx_err *err) {
                      .mark_ctx = &t->watch};
     int rc = ttx_engine_session(&t->engine, &t->args, 1, &s, err);
     if (!rc) rc = bench_run(&r, s, t->engine.model->hp.n_vocab, &test, &how, err);
-    if (!rc && bench_mean_gbps(&r) > 0) { /* as it was meanwhile: slower or faster in all */
-        t->disk.latency_s *= t->disk.bytes_s / (1e9 * bench_mean_gbps(&r));
-        t->disk.bytes_s = 1e9 * bench_mean_gbps(&r);
-    }
+    if (!rc) t->disk = bench_disk_beside(&r, &t->disk);
     if (!rc)
         rc = ram_watch_result(&t->watch, &t->measured, &t->disk, r.test.n_gen,
                               (double)r.ns[0] * 1e-9, err);
@@ -221,8 +218,7 @@ static int run(const void *arg, ttx_err *err) {
     if (!rc) rc = ttx_disk_meter_open(&meter, t.args.model, err);
     if (!rc) rc = ttx_engine_open(&t.engine, &t.args, err);
     if (!rc) {
-        ram_watch_open(&t.watch, &t.engine);
-        t.watch.meter = meter;
+        ram_watch_open(&t.watch, &t.engine, meter);
         rc = measure(&t, err);
         if (!rc) rc = choose(&t, err);
         if (!rc) print_choice(&t);

@@ -80,9 +80,7 @@ static int measure(probe *p, ttx_disk *d, uint64_t n_reads, ttx_err *err) {
         if (rc) return rc;
         rc = run(p, io, depth, n_reads, &d->by_depth[i], err);
         io->close(io);
-        if (d->by_depth[i] <= d->bytes_s) continue;
-        d->bytes_s = d->by_depth[i];
-        d->depth = depth;
+        if (d->by_depth[i] > d->bytes_s) d->bytes_s = d->by_depth[i];
     }
     double more = TTX_DISK_READ / d->by_depth[0] - TTX_DISK_READ / d->bytes_s;
     d->latency_s = more > 0 ? more : 0;
@@ -163,10 +161,10 @@ void ttx_disk_meter_close(ttx_disk_meter *m) {
 
 double ttx_disk_meter_read(ttx_disk_meter *m) {
     ttx_err why = {0};
-    double first = 0, bytes_s = 0;
+    double bytes_s = 0; /* of the second run in the end */
     uint64_t begin = ttx_now_ns();
     if (m->dead) return 0;
-    m->dead = run(&m->p, m->io, METER_DEPTH, METER_READS / 2, &first, &why) ||
+    m->dead = run(&m->p, m->io, METER_DEPTH, METER_READS / 2, &bytes_s, &why) ||
               run(&m->p, m->io, METER_DEPTH, METER_READS, &bytes_s, &why);
     if (m->dead) return 0;
     m->bytes += (METER_READS / 2 + METER_READS) * (uint64_t)TTX_DISK_READ;

@@ -14,7 +14,6 @@ enum {
 
 typedef struct ttx_disk {
     double bytes_s; /* the best of all depths */
-    int depth;      /* that it was reached with */
     /* What a read takes besides the time of its bytes at that speed: what one read at a time is
      * slower by. */
     double latency_s;

@@ -51,8 +51,9 @@ int main(void) {
             for (int64_t times = 0; times < ROUNDS; times++)
                 for (int64_t more = -1; more <= 1; more++) {
                     int64_t n = chunks[c] * times + more;
-                    if (n <= MOST) wrong += n < 0 ? 0 : check(pool, n, chunks[c], 0);
-                    if (n > 0 && n <= MOST) wrong += check(pool, n, chunks[c], 1 + threads / 2);
+                    if (n < 0 || n > MOST) continue;
+                    wrong += check(pool, n, chunks[c], 0);
+                    wrong += check(pool, n, chunks[c], 1 + threads / 2);
                 }
         ttx_pool_destroy(pool);
     }
