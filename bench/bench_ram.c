@@ -1,7 +1,9 @@
 /* bench_ram.c -- see bench_ram.h. */
 #include "bench_ram.h"
 
+#include "budget.h"
 #include "clock.h"
+#include "engine_ram.h"
 #include "sim_model.h"
 
 #include <math.h>
@@ -49,6 +51,17 @@ uint64_t ram_device_bytes(void) {
 static uint64_t bytes_of_run(const ram_watch *w) {
     uint64_t all = ram_device_bytes(), metered = ttx_disk_meter_bytes(w->meter);
     return all > metered ? all - metered : 0; /* not every system counts reads */
+}
+
+int ram_meter_open(ttx_disk_meter **out, ttx_engine_args *a, ttx_err *err) {
+    enum { SHARE = 64 }; /* of the budget: a small one needs its memory more than a true figure */
+    uint64_t budget = 0;
+    int rc = a->ram ? ttx_parse_ram(a->ram, &budget, err) : TTX_OK;
+    if (rc) return rc;
+    rc =
+        ttx_disk_meter_open(out, a->model, (budget ? budget : ttx_memory_available()) / SHARE, err);
+    a->ram_else = ttx_disk_meter_memory(*out);
+    return rc;
 }
 
 double ram_watch_meter(void *watch) {

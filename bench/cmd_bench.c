@@ -250,12 +250,14 @@ static ttx_engine_args setup_args(const bench *b, const char *path, const ram_se
 }
 
 /* Before the model takes its memory. No meter where all reads go on record. */
-static void measure_disk(bench *b, const char *path, bool recorded) {
+static void measure_disk(bench *b, ttx_engine_args *args) {
+    const char *path = args->model;
+    bool recorded = args->trace && args->trace_level == TTX_LEVEL_IO;
     ttx_err why = {0};
     if (ttx_disk_measure(&b->disk, path, TTX_DISK_BYTES, &why)) {
         ttx_note("%s: no bound", why.msg);
         b->disk = (ttx_disk){0};
-    } else if (!recorded && ttx_disk_meter_open(&b->disk_meter, path, &why)) {
+    } else if (!recorded && ram_meter_open(&b->disk_meter, args, &why)) {
         ttx_note("%s: the bound is of the disk before the test", why.msg);
     }
 }
@@ -269,9 +271,9 @@ static void watch_ram(bench *b, uint64_t read_at_open) {
     b->how.meter_ns = RAM_METER_NS;
 }
 
-static int open_setup(bench *b, const char *path, const ttx_engine_args *args, ttx_err *err) {
+static int open_setup(bench *b, const char *path, ttx_engine_args *args, ttx_err *err) {
     int rc = TTX_OK;
-    if (b->beyond) measure_disk(b, path, args->trace && args->trace_level == TTX_LEVEL_IO);
+    if (b->beyond) measure_disk(b, args);
     if (!rc && b->set->cold) rc = drop_model(b, path, err);
     uint64_t read = ram_device_bytes();
     if (!rc) rc = ttx_engine_open(&b->engine, args, err);

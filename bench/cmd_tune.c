@@ -215,7 +215,7 @@ static int run(const void *arg, ttx_err *err) {
                         WARM_UP, t.args.n_ctx, t.set->n_tokens);
     ttx_disk_meter *meter = NULL;
     int rc = ttx_disk_measure(&t.disk, t.args.model, TTX_DISK_BYTES, err);
-    if (!rc) rc = ttx_disk_meter_open(&meter, t.args.model, err);
+    if (!rc) rc = ram_meter_open(&meter, &t.args, err);
     if (!rc) rc = ttx_engine_open(&t.engine, &t.args, err);
     if (!rc) {
         ram_watch_open(&t.watch, &t.engine, meter);

@@ -28,7 +28,8 @@ typedef struct ttx_engine_args {
     int32_t k_type, v_type; /* index into the choices below */
     int32_t load_mode;      /* index into ttx_load_modes */
     bool mlock, no_mmap;
-    const char *ram; /* memory budget; NULL: none */
+    const char *ram;   /* memory budget; NULL: none */
+    uint64_t ram_else; /* bytes of it that the command takes for itself */
     /* Rows of logits that the command will keep at once; 0: one. Or, if not 0, as many as take so
      * many bytes, at least one and at most n_ubatch. */
     uint32_t n_outputs;

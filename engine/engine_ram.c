@@ -194,7 +194,7 @@ int ttx_ram_choose(const ttx_model *model, ttx_runtime *rt, const ttx_engine_arg
     uint64_t available = ttx_memory_available(), weights = ttx_model_bytes(model);
     ttx_session_settings session = ttx_engine_session_settings(model, a, 0);
     set->mode = asked_mode(a, &automatic);
-    *needs = (ttx_ram_needs){.program = ttx_program_bytes(model->file),
+    *needs = (ttx_ram_needs){.program = ttx_program_bytes(model->file) + a->ram_else,
                              .trace = ttx_engine_trace_bytes(model, a)};
     if (a->ram && (rc = ttx_parse_ram(a->ram, &needs->budget, err))) return rc;
     uint64_t reserved = reserve(model, rt, &session, needs);

@@ -9,7 +9,7 @@
 /* What the run takes besides the weights, in bytes. */
 typedef struct ttx_ram_needs {
     ttx_session_memory session;
-    uint64_t program; /* the program itself, the file's header, the vocabulary */
+    uint64_t program; /* the program itself, the file's header, the vocabulary, and ram_else */
     uint64_t trace;   /* what taking one needs; 0: none is taken */
     uint64_t budget;  /* of all; 0: no limit was asked for */
 } ttx_ram_needs;

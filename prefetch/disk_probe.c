@@ -24,13 +24,15 @@ typedef struct probe {
     int fd;
     uint64_t size;
     uint64_t at; /* goes on where the last depth ended: no byte is read twice if the file allows */
-    uint8_t *mem, *map;       /* mem: aligned, in the map */
-    size_t map_bytes, stride; /* from one read's memory to the next one's */
+    uint8_t *mem, *map; /* mem: aligned, in the map */
+    size_t map_bytes;
+    uint32_t places; /* of a read each, in mem */
 } probe;
 
 static int start(probe *p, ttx_io *io, uint32_t tag, ttx_err *err) {
     if (p->at + TTX_DISK_READ > p->size) p->at = 0;
-    ttx_io_read r = {0, tag, p->at, p->mem + tag * p->stride, TTX_DISK_READ};
+    ttx_io_read r = {0, tag, p->at, p->mem + (size_t)(tag % p->places) * TTX_DISK_READ,
+                     TTX_DISK_READ};
     p->at += TTX_DISK_READ;
     int rc = io->submit(io, &r, 1);
     return rc ? ttx_fail(err, TTX_E_RUNTIME, "%s: cannot read: %s", p->path, strerror(-rc))
@@ -63,7 +65,8 @@ static int run(probe *p, ttx_io *io, int depth, uint64_t n_reads, double *bytes_
 /* What submits `depth` reads. Its memory is touched, so that none of it is zeroed in between. */
 static int open_io(probe *p, ttx_io **io, int depth, ttx_err *err) {
     ttx_err why = {0};
-    size_t bytes = (size_t)(depth - 1) * p->stride + TTX_DISK_READ;
+    size_t places = (uint32_t)depth < p->places ? (size_t)depth : p->places;
+    size_t bytes = places * TTX_DISK_READ;
     for (size_t k = 0; k < bytes; k += 4096) p->mem[k] = 0;
     if (!ttx_io_uring_open(io, &p->fd, 1, (uint32_t)depth, &why)) return TTX_OK;
     return ttx_io_threads_open(io, &p->fd, 1, (uint32_t)depth, err);
@@ -87,9 +90,9 @@ static int measure(probe *p, ttx_disk *d, uint64_t n_reads, ttx_err *err) {
     return rc;
 }
 
-/* Opens the file and takes memory for `depth` reads side by side. */
-static int open_probe(probe *p, const char *path, int depth, ttx_err *err) {
-    *p = (probe){.path = path, .fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC)};
+/* Opens the file and takes memory for so many reads. */
+static int open_probe(probe *p, const char *path, uint32_t places, ttx_err *err) {
+    *p = (probe){.path = path, .fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC), .places = places};
     if (p->fd < 0)
         return ttx_fail(err, TTX_E_RUNTIME, "%s: cannot read past the page cache: %s", path,
                         strerror(errno));
@@ -100,8 +103,7 @@ static int open_probe(probe *p, const char *path, int depth, ttx_err *err) {
                         "%s: expected at least %d bytes to measure the disk, found %llu", path,
                         TTX_DISK_READ, (unsigned long long)p->size);
     /* Into huge pages, as the engine reads: a device takes few pieces of memory at once. */
-    size_t bytes = ((size_t)depth * TTX_DISK_READ + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-    p->stride = TTX_DISK_READ;
+    size_t bytes = ((size_t)places * TTX_DISK_READ + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
     p->map_bytes = bytes + HUGE_PAGE;
     void *map =
         mmap(NULL, p->map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -135,13 +137,16 @@ struct ttx_disk_meter {
     uint64_t bytes, ns;
 };
 
-int ttx_disk_meter_open(ttx_disk_meter **out, const char *path, ttx_err *err) {
+int ttx_disk_meter_open(ttx_disk_meter **out, const char *path, uint64_t memory, ttx_err *err) {
     *out = NULL;
     ttx_disk_meter *m = calloc(1, sizeof *m);
     if (!m) return ttx_fail_nomem(err, "measuring the disk", sizeof *m);
-    /* All into the same place: nobody looks at it, and nobody has planned for more memory. */
-    int rc = open_probe(&m->p, path, 1, err);
-    m->p.stride = 0;
+    uint64_t places = memory / TTX_DISK_READ;
+    int rc = open_probe(&m->p, path,
+                        places < 1             ? 1
+                        : places > METER_DEPTH ? METER_DEPTH
+                                               : (uint32_t)places,
+                        err);
     if (!rc) rc = open_io(&m->p, &m->io, METER_DEPTH, err);
     /* The probe has read the beginning: somebody may keep that in memory. */
     m->p.at = m->p.size / 2 / TTX_DISK_READ * TTX_DISK_READ;
@@ -170,6 +175,10 @@ double ttx_disk_meter_read(ttx_disk_meter *m) {
     m->bytes += (METER_READS / 2 + METER_READS) * (uint64_t)TTX_DISK_READ;
     m->ns += ttx_now_ns() - begin;
     return bytes_s;
+}
+
+uint64_t ttx_disk_meter_memory(const ttx_disk_meter *m) {
+    return m ? m->p.map_bytes - HUGE_PAGE : 0; /* nothing touches what aligns it */
 }
 
 uint64_t ttx_disk_meter_bytes(const ttx_disk_meter *m) {
