@@ -154,6 +154,7 @@ int bench_read_matrix(bench_matrix *x, const bench_settings *set, ttx_err *err) 
             return ttx_fail(err, TTX_E_USAGE, "-pg: expected at most %d tokens, found %d",
                             MAX_TOKENS, both);
         x->most_tokens = both > x->most_tokens ? both : x->most_tokens;
+        p = x->pg.v[i] > p ? x->pg.v[i] : p;
     }
     if (!x->most_tokens)
         return ttx_fail(err, TTX_E_USAGE,
@@ -161,5 +162,6 @@ int bench_read_matrix(bench_matrix *x, const bench_settings *set, ttx_err *err) 
     /* A warm-up decodes past the prompt; beyond RAM the test goes on where it ended. */
     x->n_warm_up = set->n_warm_up ? (int32_t)set->n_warm_up : bench_is_beyond(set) ? 64 : 1;
     x->most_tokens += x->n_warm_up;
+    if (bench_is_beyond(set) && !set->no_warm_up) x->most_tokens += p; /* its own prompt */
     return TTX_OK;
 }

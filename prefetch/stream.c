@@ -340,6 +340,7 @@ int stream_describe(const ttx_residency_settings *set, ttx_residency_layout *lay
 void stream_close(stream *s) {
     if (!s) return;
     stream_close_io(s);
+    ttx_touch_stop(s->touch);
     if (s->map) munmap(s->map, s->map_bytes);
     ttx_policy_close(&s->policy);
     ttx_guesser_close(&s->guesser);

@@ -22,6 +22,7 @@
 #include "policy_guess.h"
 #include "recorder.h"
 #include "residency.h"
+#include "touch.h"
 
 enum {
     STREAM_ALIGN = 4096,    /* of O_DIRECT reads; every device in use allows it */
@@ -127,9 +128,10 @@ typedef struct stream {
     /* The layout. */
     uint8_t *mem;
     uint64_t map_bytes;
-    uint8_t *map; /* what mem lies in */
-    part *parts;  /* [n_parts], those of a block together */
-    part *sorted; /* [n_sorted] the same without those of rows, by range */
+    uint8_t *map;     /* what mem lies in */
+    ttx_touch *touch; /* of it; NULL: none */
+    part *parts;      /* [n_parts], those of a block together */
+    part *sorted;     /* [n_sorted] the same without those of rows, by range */
     uint32_t n_parts, n_sorted;
     block *blocks; /* order blocks, experts, rows */
     uint32_t n_blocks;

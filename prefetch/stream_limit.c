@@ -78,6 +78,8 @@ void limit_follow(stream *s) {
     if (limit >= s->layout.budget) return;
     if (limit != s->limit_seen) say(s, limit);
     s->limit_seen = limit;
+    ttx_touch_stop(s->touch); /* it would take back what is given up now */
+    s->touch = NULL;
     for (slot_class *c; s->layout.reserved + held_bytes(s) > target && (c = largest(s));)
         if (!drop_slot(s, c)) {
             s->limit_again = now; /* what is in use now may be free next time */

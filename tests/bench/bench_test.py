@@ -239,6 +239,8 @@ def beyond_ram():
     p = run("--ram", ",".join(rams))
     lines = p.stdout.splitlines()
     assert p.returncode == 0 and len({line.count("|") for line in lines[:4]}) == 1 and rams[1] in lines[3], p
+    p = bench("-m", "big.gguf", "-p", "128", "-n", "0", "-ub", "128", "-r", "1", "--ram", rams[0], "-o", "json")
+    assert p.returncode == 0, ("a warm-up's prompt and the test's fit the context", p)
     p = bench("-m", "big.gguf", "-n", "200000", "--max-seconds", "3", "--cold", "-o", "json", "-r", "2")
     assert p.returncode == 0, p
     r = json.loads(p.stdout)
