@@ -97,6 +97,9 @@ typedef struct bench_how {
     int n_reps;
     bool warm_up;
     int32_t n_warm_up;   /* tokens that a warm-up decodes */
+    int32_t n_touch;     /* before decoding: tokens that a warm-up evaluates as prompts at least, as
+                            each first touch of a mapped expert is a page fault; not for a trace,
+                            where a rewinding begins what counts */
     bool go_on;          /* repetitions begin where the warm-up ended, not before it */
     double max_s;        /* of decoding: a test that takes longer has fewer tokens; 0: no limit */
     uint32_t delay_s;    /* before each repetition */

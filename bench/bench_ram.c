@@ -1,7 +1,6 @@
 /* bench_ram.c -- see bench_ram.h. */
 #include "bench_ram.h"
 
-#include "budget.h"
 #include "clock.h"
 #include "engine_ram.h"
 #include "sim_model.h"
@@ -54,12 +53,7 @@ static uint64_t bytes_of_run(const ram_watch *w) {
 }
 
 int ram_meter_open(ttx_disk_meter **out, ttx_engine_args *a, ttx_err *err) {
-    enum { SHARE = 64 }; /* of the budget: a small one needs its memory more than a true figure */
-    uint64_t budget = 0;
-    int rc = a->ram ? ttx_parse_ram(a->ram, &budget, err) : TTX_OK;
-    if (rc) return rc;
-    rc =
-        ttx_disk_meter_open(out, a->model, (budget ? budget : ttx_memory_available()) / SHARE, err);
+    int rc = ttx_disk_meter_open(out, a->model, err);
     a->ram_else = ttx_disk_meter_memory(*out);
     return rc;
 }
@@ -149,6 +143,7 @@ static int find_bound(ram_watch *w, ram_result *r, const ttx_disk *disk, double 
                    .model = w->engine->model,
                    .rt = w->engine->rt,
                    .routes = w->routes,
+                   .budget = w->engine->needs->budget,
                    .has_experts = experts};
     ttx_sim_settings how = {
         .machine = {disk->bytes_s, 0, r->compute_ms * 1e-3},

@@ -59,7 +59,7 @@ typedef struct ram_watch {
 void ram_watch_open(ram_watch *w, ttx_engine *e, ttx_disk_meter *meter);
 void ram_watch_close(ram_watch *w);
 /* Opens the meter of a model's disk and counts its memory in the budget. The caller closes. Errors:
- * TTX_E_USAGE (--ram), TTX_E_RUNTIME. */
+ * TTX_E_RUNTIME. */
 int ram_meter_open(ttx_disk_meter **out, ttx_engine_args *a, ttx_err *err);
 /* Bytes that this process has had read from devices so far; 0: the system does not say. */
 uint64_t ram_device_bytes(void);

@@ -103,7 +103,12 @@ static int eval_steps(runner *r, int32_t n, double max_s, int32_t *done, float *
 static int warm_up(runner *r, ttx_err *err) {
     const bench_test *t = r->t;
     int32_t n = t->n_prompt < t->n_ubatch ? t->n_prompt : t->n_ubatch, done;
+    int32_t more = t->n_gen < t->n_ubatch ? t->n_gen : t->n_ubatch; /* what there is room for */
     int rc = eval_prompt(r, n, err);
+    for (int32_t sum = t->n_depth + n; more && !rc && sum < r->how->n_touch; sum += more) {
+        ttx_session_rewind(r->s, r->base);
+        rc = eval_prompt(r, more, err);
+    }
     if (!rc && t->n_gen) rc = eval_steps(r, r->how->n_warm_up, r->how->max_s / 4, &done, NULL, err);
     if (r->how->go_on) r->base = ttx_session_pos(r->s);
     return rc;
@@ -142,7 +147,8 @@ static int repeat(runner *r, bench_result *out, bool *over, ttx_err *err) {
 static int allocate(runner *r, bench_result *out, ttx_err *err) {
     const bench_test *t = r->t;
     size_t reps = (size_t)r->how->n_reps;
-    size_t n = (size_t)(t->n_prompt > t->n_depth ? t->n_prompt : t->n_depth) + 1;
+    size_t n = (size_t)(t->n_prompt > t->n_depth ? t->n_prompt : t->n_depth);
+    n = (n > (size_t)t->n_gen ? n : (size_t)t->n_gen) + 1; /* a warm-up's */
     r->tokens = malloc(n * sizeof *r->tokens);
     out->ns = calloc(reps, sizeof *out->ns);
     out->ttft_ns = calloc(reps, sizeof *out->ttft_ns);

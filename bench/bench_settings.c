@@ -159,9 +159,11 @@ int bench_read_matrix(bench_matrix *x, const bench_settings *set, ttx_err *err) 
     if (!x->most_tokens)
         return ttx_fail(err, TTX_E_USAGE,
                         "bench: expected a test, found none (-p 0 and -n 0 leave theirs out)");
-    /* A warm-up decodes past the prompt; beyond RAM the test goes on where it ended. */
+    /* A warm-up decodes past its prompt; beyond RAM the test goes on where it ended. */
     x->n_warm_up = set->n_warm_up ? (int32_t)set->n_warm_up : bench_is_beyond(set) ? 64 : 1;
     x->most_tokens += x->n_warm_up;
-    if (bench_is_beyond(set) && !set->no_warm_up) x->most_tokens += p; /* its own prompt */
+    if (!bench_is_beyond(set) || set->no_warm_up) return TTX_OK;
+    int32_t batch = bench_greatest(&x->n_ubatch);
+    x->most_tokens += p < batch ? p : batch;
     return TTX_OK;
 }

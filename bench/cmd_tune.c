@@ -94,6 +94,7 @@ static int choose(tuning *t, ttx_err *err) {
                    .model = t->engine.model,
                    .rt = t->engine.rt,
                    .routes = t->watch.routes,
+                   .budget = t->engine.needs->budget,
                    .has_experts = experts};
     ttx_sim_settings how = {
         .machine = {t->disk.bytes_s, t->disk.latency_s, t->measured.compute_ms * 1e-3},

@@ -83,7 +83,12 @@ static int simulate(sim_model *m, const ttx_engine_args *a, const ttx_sim_settin
     ttx_engine_args args = *a;
     ttx_sim_settings set = *how;
     set.residency = ttx_residency_default_settings();
+    char budget[24];
     args.load_mode = 3; /* stream, whatever would fit */
+    if (m->budget) {
+        snprintf(budget, sizeof budget, "%llu", (unsigned long long)m->budget);
+        args.ram = budget;
+    }
     int rc = ttx_ram_choose(m->model, &m->rt, &args, &hints, &set.residency, &plan, &needs, err);
     set.sources = m->sources;
     set.n_sources = gguf_n_shards(m->file);

@@ -20,6 +20,7 @@ typedef struct sim_model {
     ttx_source *sources;
     ttx_sim_routes routes; /* n_step 0: a model without experts */
     double compute_s;      /* that a trace tells; 0: unknown */
+    uint64_t budget; /* 0: what the options say. A share of what is available means less by now */
     bool has_experts;
 } sim_model;
 

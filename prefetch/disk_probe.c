@@ -16,6 +16,7 @@ enum {
     MOST = 1 << (TTX_DISK_DEPTHS - 1),
     HUGE_PAGE = 2 << 20,
     METER_DEPTH = 32, /* as the streaming mode reads */
+    METER_SHARE = 64, /* of a file: its most memory, as a small model has a small budget */
     METER_READS = 64
 };
 
@@ -90,7 +91,13 @@ static int measure(probe *p, ttx_disk *d, uint64_t n_reads, ttx_err *err) {
     return rc;
 }
 
-/* Opens the file and takes memory for so many reads. */
+static uint32_t meter_places(uint64_t file_bytes) {
+    uint64_t n = file_bytes / METER_SHARE / TTX_DISK_READ;
+    if (n > METER_DEPTH) return METER_DEPTH;
+    return n ? (uint32_t)n : 1;
+}
+
+/* Opens the file and takes memory for so many reads; 0: as many as the meter may have. */
 static int open_probe(probe *p, const char *path, uint32_t places, ttx_err *err) {
     *p = (probe){.path = path, .fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC), .places = places};
     if (p->fd < 0)
@@ -103,7 +110,8 @@ static int open_probe(probe *p, const char *path, uint32_t places, ttx_err *err)
                         "%s: expected at least %d bytes to measure the disk, found %llu", path,
                         TTX_DISK_READ, (unsigned long long)p->size);
     /* Into huge pages, as the engine reads: a device takes few pieces of memory at once. */
-    size_t bytes = ((size_t)places * TTX_DISK_READ + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    if (!p->places) p->places = meter_places(p->size);
+    size_t bytes = ((size_t)p->places * TTX_DISK_READ + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
     p->map_bytes = bytes + HUGE_PAGE;
     void *map =
         mmap(NULL, p->map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -137,16 +145,11 @@ struct ttx_disk_meter {
     uint64_t bytes, ns;
 };
 
-int ttx_disk_meter_open(ttx_disk_meter **out, const char *path, uint64_t memory, ttx_err *err) {
+int ttx_disk_meter_open(ttx_disk_meter **out, const char *path, ttx_err *err) {
     *out = NULL;
     ttx_disk_meter *m = calloc(1, sizeof *m);
     if (!m) return ttx_fail_nomem(err, "measuring the disk", sizeof *m);
-    uint64_t places = memory / TTX_DISK_READ;
-    int rc = open_probe(&m->p, path,
-                        places < 1             ? 1
-                        : places > METER_DEPTH ? METER_DEPTH
-                                               : (uint32_t)places,
-                        err);
+    int rc = open_probe(&m->p, path, 0, err);
     if (!rc) rc = open_io(&m->p, &m->io, METER_DEPTH, err);
     /* The probe has read the beginning: somebody may keep that in memory. */
     m->p.at = m->p.size / 2 / TTX_DISK_READ * TTX_DISK_READ;

@@ -9,8 +9,7 @@
 enum {
     TTX_DISK_DEPTHS = 7,
     TTX_DISK_READ = 1 << 20,
-    TTX_DISK_BYTES = 192 << 20, /* at each depth: enough for a steady figure */
-    TTX_DISK_METER_BYTES = 32 << 20
+    TTX_DISK_BYTES = 192 << 20 /* at each depth: enough for a steady figure */
 };
 
 typedef struct ttx_disk {
@@ -30,11 +29,11 @@ int ttx_disk_measure(ttx_disk *d, const char *path, uint64_t bytes, ttx_err *err
 /* The same disk again, now and then, while something else is measured: virtual disks change their
  * speed within seconds. */
 typedef struct ttx_disk_meter ttx_disk_meter;
-/* Reads as deep as the streaming mode does, into `memory` bytes, which are rounded to huge pages
- * and of which no more than TTX_DISK_METER_BYTES are taken. With less, reads share a place, which
- * makes them faster than reads of anything that is wanted: by a quarter with 2 MiB, where a host
- * copies what it reads and the caches hold the place. The caller closes. Errors: as above. */
-int ttx_disk_meter_open(ttx_disk_meter **out, const char *path, uint64_t memory, ttx_err *err);
+/* Reads as deep as the streaming mode does, each read into a place of its own. Of a file below 2
+ * GiB they share places, so that their memory is a 64th of the file's size; that makes them faster
+ * than reads of anything that is wanted, by a quarter with one place, where a host copies what it
+ * reads and its caches hold the place. The caller closes. Errors: as above. */
+int ttx_disk_meter_open(ttx_disk_meter **out, const char *path, ttx_err *err);
 void ttx_disk_meter_close(ttx_disk_meter *m); /* NULL is fine */
 /* Reads 96 MiB, of which the first third, beside what others have under way, is not counted.
  * Returns bytes a second; 0: it cannot be read, now and ever after. */

@@ -25,11 +25,25 @@ static bool touches(const ttx_access *a, uint32_t layer, uint32_t expert) {
     return a->n_expert && a->layer == layer && (a->expert < 0 || (uint32_t)a->expert == expert);
 }
 
-static double step_bytes(const ttx_plan *p) {
+/* How many experts of the layer a counted step chooses, in the mean: of other models' routes, or
+ * with another k, not as many as the plan says. */
+static double mean_used(const ttx_sim_settings *set, const ttx_access *a) {
+    const ttx_sim_routes *r = set->routes;
+    uint64_t sum = 0, n = 0;
+    for (uint32_t step = set->warm_up; r && step < set->n_step && step < r->n_step; step++, n++)
+        for (uint32_t i = 0; i < r->k && a->layer < r->n_layer; i++)
+            sum += r->expert[((uint64_t)step * r->n_layer + a->layer) * r->k + i] != TTX_SIM_NONE;
+    return n ? (double)sum / (double)n : a->n_expert_used;
+}
+
+/* Bytes of weights that a step computes with, in the mean. */
+static double step_bytes(const ttx_sim_settings *set) {
+    const ttx_plan *p = set->residency.plan;
     double sum = 0;
     for (size_t i = 0; i < p->n; i++) {
         const ttx_access *a = &p->v[i];
-        double parts = a->expert >= 0 ? 1 : a->n_expert, used = a->n_expert_used;
+        double parts = a->expert >= 0 ? 1 : a->n_expert;
+        double used = a->n_expert ? mean_used(set, a) : 0;
         if (a->expert >= 0) used /= a->n_expert;
         sum += (double)a->range.size * (a->n_expert ? used / parts : 1);
     }
@@ -246,7 +260,7 @@ int ttx_simulate(ttx_sim_result *out, const ttx_sim_settings *set, ttx_err *err)
     res.limit = no_limit; /* the memory is made up too */
     int rc = TTX_OK;
     sim_disk_open(&m.disk, &set->machine);
-    m.byte_s = set->machine.compute_s / step_bytes(res.plan);
+    m.byte_s = set->machine.compute_s / step_bytes(set);
     res.io = &m.disk.io;
     res.clock = sim_clock;
     res.clock_ctx = &m.disk;

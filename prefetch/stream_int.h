@@ -8,10 +8,10 @@
  *     expert   a slot of the expert cache
  *     row      a slot of the row cache (embedding rows)
  *
- * Everything happens on the engine's thread: whenever it asks for something, results are collected
- * and reads are started (stream_read.c). The queue of reads is deep enough to keep the device busy
- * while a kernel computes. So there are no locks, and a run with the same results in the same order
- * takes the same decisions.
+ * All but backing fresh memory (touch.h) happens on the engine's thread: whenever it asks for
+ * something, results are collected and reads are started (stream_read.c). The queue of reads is
+ * deep enough to keep the device busy while a kernel computes. So there are no locks, and a run
+ * with the same results in the same order takes the same decisions.
  */
 #ifndef TTX_STREAM_INT_H
 #define TTX_STREAM_INT_H
@@ -127,7 +127,7 @@ typedef struct stream {
     ttx_trace *trace; /* NULL: none */
     /* The layout. */
     uint8_t *mem;
-    uint64_t map_bytes;
+    uint64_t mem_bytes, map_bytes;
     uint8_t *map;     /* what mem lies in */
     ttx_touch *touch; /* of it; NULL: none */
     part *parts;      /* [n_parts], those of a block together */

@@ -377,8 +377,9 @@ int stream_place(stream *s, ttx_err *err) {
     if (p == MAP_FAILED) return ttx_fail_nomem(err, "weights", s->map_bytes);
     s->map = p;
     p += HUGE_PAGE - (uintptr_t)p % HUGE_PAGE;
-    madvise(p, bytes, MADV_HUGEPAGE);     /* a refusal costs TLB misses, nothing else */
-    s->touch = ttx_touch_start(p, bytes); /* in the order in which it fills: pinned first */
+    madvise(p, bytes, MADV_HUGEPAGE); /* a refusal costs TLB misses, nothing else */
+    s->mem = p;
+    s->mem_bytes = bytes;
     for (uint32_t i = 0; i < s->n_order; i++) {
         block *b = &s->blocks[s->order[i]];
         if (b->kind != BLOCK_PINNED) continue;

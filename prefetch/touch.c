@@ -19,7 +19,8 @@
 enum {
     PIECE = 2 << 20,
     LOOK_EVERY = 4,    /* pieces between two looks at what is left */
-    LEAVE = 128 << 20, /* bytes: what others and the kernel may need at once */
+    SPARE = 128 << 20, /* bytes: what others and the kernel may need at once ... */
+    SPARE_SHARE = 16,  /* ... but no more than such a part of the budget */
     NICE = 19          /* computing goes first: 1.1 times as fast as with its own priority */
 };
 
@@ -27,12 +28,13 @@ struct ttx_touch {
     pthread_t thread;
     uint8_t *mem;
     size_t bytes;
+    ttx_touch_limits limits;
     atomic_bool stop;
 };
 
-static bool scarce(void) {
-    uint64_t available = ttx_memory_available();
-    return available && available < LEAVE;
+static bool scarce(const ttx_touch_limits *l) {
+    uint64_t spare = l->budget / SPARE_SHARE < SPARE ? l->budget / SPARE_SHARE : SPARE;
+    return ttx_memory_limit() < l->budget || ttx_memory_available() < l->reserved + spare;
 }
 
 static void *touch(void *arg) {
@@ -40,16 +42,16 @@ static void *touch(void *arg) {
     setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE); /* of this thread alone */
     for (size_t at = 0; at < t->bytes && !atomic_load(&t->stop); at += PIECE) {
         size_t left = t->bytes - at;
-        if (at / PIECE % LOOK_EVERY == 0 && scarce()) break;
+        if (at / PIECE % LOOK_EVERY == 0 && scarce(&t->limits)) break;
         if (madvise(t->mem + at, left < PIECE ? left : PIECE, MADV_POPULATE_WRITE)) break;
     }
     return NULL;
 }
 
-ttx_touch *ttx_touch_start(uint8_t *mem, size_t bytes) {
+ttx_touch *ttx_touch_start(uint8_t *mem, size_t bytes, const ttx_touch_limits *limits) {
     ttx_touch *t = malloc(sizeof *t);
     if (!t) return NULL;
-    *t = (ttx_touch){.mem = mem, .bytes = bytes};
+    *t = (ttx_touch){.mem = mem, .bytes = bytes, .limits = *limits};
     sigset_t all, before;
     sigfillset(&all); /* signals are for the engine's thread */
     pthread_sigmask(SIG_SETMASK, &all, &before);

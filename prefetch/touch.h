@@ -13,11 +13,17 @@
 
 typedef struct ttx_touch ttx_touch;
 
+/* What there must be to go on: otherwise the rest is left as it is, for good. */
+typedef struct ttx_touch_limits {
+    uint64_t budget;   /* a memory group's limit must not be below it */
+    uint64_t reserved; /* bytes that somebody else is going to take */
+} ttx_touch_limits;
+
 /* Begins at the start of the memory, and leaves all contents as they are, so that it may be used
- * meanwhile. Ends by itself when all is done, or when hardly any memory is left. NULL: not possible
- * here, which costs time alone. The caller stops it before the memory goes. */
-ttx_touch *ttx_touch_start(uint8_t *mem, size_t bytes);
-/* Waits until a piece of a few milliseconds is done. NULL is fine. */
+ * meanwhile. NULL: not possible here, which costs time alone. The caller stops it before the memory
+ * goes, or is given back. */
+ttx_touch *ttx_touch_start(uint8_t *mem, size_t bytes, const ttx_touch_limits *limits);
+/* Waits until the piece of 2 MiB at hand is done. NULL is fine. */
 void ttx_touch_stop(ttx_touch *t);
 
 #endif

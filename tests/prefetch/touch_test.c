@@ -1,5 +1,5 @@
-/* touch_test.c -- memory is backed from the beginning on, what is in it stays, and who stops it
- * early does not wait for the rest. */
+/* touch_test.c -- memory is backed from the beginning on, what is in it stays, who stops it early
+ * does not wait for the rest, and nothing is taken that others need. */
 #include "touch.h"
 
 #include "clock.h"
@@ -37,7 +37,8 @@ static int whole(void) {
     if (!mem) return 1;
     int wrong = 0;
     for (size_t i = 0; i < BYTES; i += 5 * PAGE) mem[i] = (uint8_t)(i / PAGE + 1);
-    ttx_touch *t = ttx_touch_start(mem, BYTES);
+    const ttx_touch_limits none = {0, 0};
+    ttx_touch *t = ttx_touch_start(mem, BYTES, &none);
     for (size_t i = PAGE; i < BYTES; i += 5 * PAGE) mem[i] = (uint8_t)(i / PAGE + 1);
     uint64_t until = ttx_now_ns() + 20000000000ull;
     while (count_backed(mem, BYTES) < BYTES / PAGE && ttx_now_ns() < until) usleep(1000);
@@ -57,7 +58,8 @@ static int stopped(void) {
     const size_t bytes = 1ull << 40;
     uint8_t *mem = map(bytes);
     if (!mem) return 0; /* address space is limited: nothing to see */
-    ttx_touch *t = ttx_touch_start(mem, bytes);
+    const ttx_touch_limits none = {0, 0};
+    ttx_touch *t = ttx_touch_start(mem, bytes, &none);
     usleep(2000);
     uint64_t begin = ttx_now_ns();
     ttx_touch_stop(t);
@@ -70,6 +72,20 @@ static int stopped(void) {
     return s > 10 || goes_on;
 }
 
+/* Memory that others are going to take is left. */
+static int left_alone(void) {
+    const ttx_touch_limits all = {0, UINT64_MAX / 2};
+    uint8_t *mem = map(BYTES);
+    if (!mem) return 1;
+    ttx_touch *t = ttx_touch_start(mem, BYTES, &all);
+    usleep(50000);
+    ttx_touch_stop(t);
+    size_t n = count_backed(mem, BYTES);
+    printf("%zu pages backed where none are left\n", n);
+    munmap(mem, BYTES);
+    return n != 0;
+}
+
 int main(void) {
     uint8_t *page = map(PAGE);
     /* 23: MADV_POPULATE_WRITE, of Linux 5.14 */
@@ -78,5 +94,5 @@ int main(void) {
         return SKIP;
     }
     ttx_touch_stop(NULL);
-    return whole() | stopped();
+    return whole() | stopped() | left_alone();
 }
