@@ -275,8 +275,7 @@ static void watch_ram(bench *b, uint64_t read_at_open) {
 /* How many tokens use each expert eight times in the mean: e^-8 of them are left out. */
 static int32_t tokens_for_experts(const bench *b) {
     const ttx_hparams *hp = &b->engine.model->hp;
-    bool mapped =
-        b->engine.rt.residency && ttx_residency_mode(b->engine.rt.residency) == TTX_LOAD_MMAP;
+    bool mapped = ttx_residency_mode(b->engine.rt.residency) == TTX_LOAD_MMAP;
     if (b->beyond || b->set->roofline || !mapped || !hp->n_expert_used) return 0;
     return (int32_t)(8 * hp->n_expert / hp->n_expert_used);
 }

@@ -91,15 +91,8 @@ static int measure(probe *p, ttx_disk *d, uint64_t n_reads, ttx_err *err) {
     return rc;
 }
 
-static uint32_t meter_places(uint64_t file_bytes) {
-    uint64_t n = file_bytes / METER_SHARE / TTX_DISK_READ;
-    if (n > METER_DEPTH) return METER_DEPTH;
-    return n ? (uint32_t)n : 1;
-}
-
-/* Opens the file and takes memory for so many reads; 0: as many as the meter may have. */
-static int open_probe(probe *p, const char *path, uint32_t places, ttx_err *err) {
-    *p = (probe){.path = path, .fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC), .places = places};
+static int open_file(probe *p, const char *path, ttx_err *err) {
+    *p = (probe){.path = path, .fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC)};
     if (p->fd < 0)
         return ttx_fail(err, TTX_E_RUNTIME, "%s: cannot read past the page cache: %s", path,
                         strerror(errno));
@@ -109,9 +102,14 @@ static int open_probe(probe *p, const char *path, uint32_t places, ttx_err *err)
         return ttx_fail(err, TTX_E_RUNTIME,
                         "%s: expected at least %d bytes to measure the disk, found %llu", path,
                         TTX_DISK_READ, (unsigned long long)p->size);
-    /* Into huge pages, as the engine reads: a device takes few pieces of memory at once. */
-    if (!p->places) p->places = meter_places(p->size);
-    size_t bytes = ((size_t)p->places * TTX_DISK_READ + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    return TTX_OK;
+}
+
+/* For so many reads; into huge pages, as the engine reads: a device takes few pieces of memory at
+ * once. */
+static int take_memory(probe *p, uint32_t places, ttx_err *err) {
+    p->places = places;
+    size_t bytes = ((size_t)places * TTX_DISK_READ + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
     p->map_bytes = bytes + HUGE_PAGE;
     void *map =
         mmap(NULL, p->map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -130,7 +128,8 @@ static void close_probe(probe *p) {
 int ttx_disk_measure(ttx_disk *d, const char *path, uint64_t bytes, ttx_err *err) {
     probe p;
     *d = (ttx_disk){0};
-    int rc = open_probe(&p, path, MOST, err);
+    int rc = open_file(&p, path, err);
+    if (!rc) rc = take_memory(&p, MOST, err);
     if (!rc) rc = measure(&p, d, bytes / TTX_DISK_READ + 1, err);
     close_probe(&p);
     return rc;
@@ -145,11 +144,18 @@ struct ttx_disk_meter {
     uint64_t bytes, ns;
 };
 
+static uint32_t meter_places(uint64_t file_bytes) {
+    uint64_t n = file_bytes / METER_SHARE / TTX_DISK_READ;
+    if (n > METER_DEPTH) return METER_DEPTH;
+    return n ? (uint32_t)n : 1;
+}
+
 int ttx_disk_meter_open(ttx_disk_meter **out, const char *path, ttx_err *err) {
     *out = NULL;
     ttx_disk_meter *m = calloc(1, sizeof *m);
     if (!m) return ttx_fail_nomem(err, "measuring the disk", sizeof *m);
-    int rc = open_probe(&m->p, path, 0, err);
+    int rc = open_file(&m->p, path, err);
+    if (!rc) rc = take_memory(&m->p, meter_places(m->p.size), err);
     if (!rc) rc = open_io(&m->p, &m->io, METER_DEPTH, err);
     /* The probe has read the beginning: somebody may keep that in memory. */
     m->p.at = m->p.size / 2 / TTX_DISK_READ * TTX_DISK_READ;

@@ -25,31 +25,6 @@ static bool touches(const ttx_access *a, uint32_t layer, uint32_t expert) {
     return a->n_expert && a->layer == layer && (a->expert < 0 || (uint32_t)a->expert == expert);
 }
 
-/* How many experts of the layer a counted step chooses, in the mean: of other models' routes, or
- * with another k, not as many as the plan says. */
-static double mean_used(const ttx_sim_settings *set, const ttx_access *a) {
-    const ttx_sim_routes *r = set->routes;
-    uint64_t sum = 0, n = 0;
-    for (uint32_t step = set->warm_up; r && step < set->n_step && step < r->n_step; step++, n++)
-        for (uint32_t i = 0; i < r->k && a->layer < r->n_layer; i++)
-            sum += r->expert[((uint64_t)step * r->n_layer + a->layer) * r->k + i] != TTX_SIM_NONE;
-    return n ? (double)sum / (double)n : a->n_expert_used;
-}
-
-/* Bytes of weights that a step computes with, in the mean. */
-static double step_bytes(const ttx_sim_settings *set) {
-    const ttx_plan *p = set->residency.plan;
-    double sum = 0;
-    for (size_t i = 0; i < p->n; i++) {
-        const ttx_access *a = &p->v[i];
-        double parts = a->expert >= 0 ? 1 : a->n_expert;
-        double used = a->n_expert ? mean_used(set, a) : 0;
-        if (a->expert >= 0) used /= a->n_expert;
-        sum += (double)a->range.size * (a->n_expert ? used / parts : 1);
-    }
-    return sum > 0 ? sum : 1;
-}
-
 /* ---- launches ---- */
 
 static void compute(sim *m, double seconds) {
@@ -86,6 +61,31 @@ static int routed(const sim *m, uint32_t step, uint32_t layer, uint32_t *expert)
         n++;
     }
     return n;
+}
+
+/* How many experts of the layer a counted step chooses, in the mean: of other models' routes, or
+ * with another k, not as many as the plan says. */
+static double mean_used(const sim *m, uint32_t layer) {
+    uint32_t expert[MOST_USED];
+    double sum = 0;
+    for (uint32_t step = m->set->warm_up; step < m->set->n_step; step++)
+        sum += routed(m, step, layer, expert);
+    return sum / (m->set->n_step - m->set->warm_up);
+}
+
+/* Bytes of weights that a step computes with, in the mean. */
+static double step_bytes(const sim *m) {
+    const ttx_plan *p = m->set->residency.plan;
+    double sum = 0, used = 0;
+    int64_t layer = -1; /* that `used` is of */
+    for (size_t i = 0; i < p->n; i++) {
+        const ttx_access *a = &p->v[i];
+        if (a->n_expert && a->layer != layer) used = mean_used(m, a->layer);
+        if (a->n_expert) layer = a->layer;
+        /* Old files have a tensor, and an access, for each expert. */
+        sum += (double)a->range.size * (a->n_expert ? used / a->n_expert : 1);
+    }
+    return sum > 0 ? sum : 1;
 }
 
 /* The first tensor of an expert, which stands for all of it. */
@@ -260,7 +260,7 @@ int ttx_simulate(ttx_sim_result *out, const ttx_sim_settings *set, ttx_err *err)
     res.limit = no_limit; /* the memory is made up too */
     int rc = TTX_OK;
     sim_disk_open(&m.disk, &set->machine);
-    m.byte_s = set->machine.compute_s / step_bytes(set);
+    m.byte_s = set->machine.compute_s / step_bytes(&m);
     res.io = &m.disk.io;
     res.clock = sim_clock;
     res.clock_ctx = &m.disk;

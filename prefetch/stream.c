@@ -315,10 +315,6 @@ int stream_open(stream **out, const ttx_source *sources, uint32_t n_sources,
     rc = ttx_guesser_open(&s->guesser, set->guess, s->n_layer, s->n_expert, err);
     if (rc) goto error;
     if ((rc = stream_open_io(s, err))) goto error;
-    if (s->own_io) { /* a simulation's memory is never written to */
-        const ttx_touch_limits limits = {set->budget, set->reserved};
-        s->touch = ttx_touch_start(s->mem, s->mem_bytes, &limits); /* fills up in that order */
-    }
     warm_up(s);
     s->set.plan = NULL; /* needed until here */
     s->set.pins = NULL;

@@ -126,9 +126,8 @@ typedef struct stream {
     queue queues[READ_CLASSES];
     ttx_trace *trace; /* NULL: none */
     /* The layout. */
-    uint8_t *mem;
-    uint64_t mem_bytes, map_bytes;
-    uint8_t *map;     /* what mem lies in */
+    uint64_t map_bytes;
+    uint8_t *map;     /* all weights in memory, from a huge page's boundary on */
     ttx_touch *touch; /* of it; NULL: none */
     part *parts;      /* [n_parts], those of a block together */
     part *sorted;     /* [n_sorted] the same without those of rows, by range */

@@ -378,8 +378,9 @@ int stream_place(stream *s, ttx_err *err) {
     s->map = p;
     p += HUGE_PAGE - (uintptr_t)p % HUGE_PAGE;
     madvise(p, bytes, MADV_HUGEPAGE); /* a refusal costs TLB misses, nothing else */
-    s->mem = p;
-    s->mem_bytes = bytes;
+    const ttx_touch_limits limits = {s->set.budget, s->set.reserved};
+    if (!s->set.io) /* a simulation's memory is never written to */
+        s->touch = ttx_touch_start(p, bytes, &limits); /* in the order in which it fills */
     for (uint32_t i = 0; i < s->n_order; i++) {
         block *b = &s->blocks[s->order[i]];
         if (b->kind != BLOCK_PINNED) continue;

@@ -7,10 +7,11 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { PAGE = 4096, BYTES = (24 << 20) + 3 * PAGE, BEYOND = 8 << 20, SKIP = 77 };
+
+static const ttx_touch_limits none = {0, 0};
 
 static bool backed(uint8_t *page) {
     unsigned char here = 0;
@@ -37,7 +38,6 @@ static int whole(void) {
     if (!mem) return 1;
     int wrong = 0;
     for (size_t i = 0; i < BYTES; i += 5 * PAGE) mem[i] = (uint8_t)(i / PAGE + 1);
-    const ttx_touch_limits none = {0, 0};
     ttx_touch *t = ttx_touch_start(mem, BYTES, &none);
     for (size_t i = PAGE; i < BYTES; i += 5 * PAGE) mem[i] = (uint8_t)(i / PAGE + 1);
     uint64_t until = ttx_now_ns() + 20000000000ull;
@@ -58,7 +58,6 @@ static int stopped(void) {
     const size_t bytes = 1ull << 40;
     uint8_t *mem = map(bytes);
     if (!mem) return 0; /* address space is limited: nothing to see */
-    const ttx_touch_limits none = {0, 0};
     ttx_touch *t = ttx_touch_start(mem, bytes, &none);
     usleep(2000);
     uint64_t begin = ttx_now_ns();
