@@ -29,7 +29,19 @@ struct moe_state {
     ttx_range *range;
     bool *got;
     ttx_buf guess_x, guess_logits; /* [1][n_embd], [1][n_expert] */
+    /* What the residual stream gains from one router to the next: its running mean, and from where
+     * the present token set out. */
+    struct drift {
+        float *mean; /* [n_embd] */
+        uint32_t n;  /* tokens in it, up to MANY */
+    } * drift;       /* [n_layer], on the way to this layer */
+    struct {
+        float *x; /* [n_embd] */
+        int next; /* layer that it sets out for; 0: none */
+    } before;
 };
+
+enum { MANY = 8 }; /* a running mean's weight of the latest is 1 / MANY */
 
 /* ---- state ---- */
 
@@ -50,6 +62,9 @@ enum {
     M_GOT,
     M_GUESS_X,
     M_GUESS,
+    M_DRIFT,
+    M_MEAN,
+    M_BEFORE,
     M_COUNT
 };
 
@@ -69,6 +84,9 @@ static void piece_sizes(const ttx_model *m, const ttx_op_limits *lim, size_t siz
     size[M_GOT] = experts * sizeof(bool);
     size[M_GUESS_X] = hp->n_embd * sizeof(float);
     size[M_GUESS] = hp->n_expert * sizeof(float);
+    size[M_DRIFT] = hp->n_layer * sizeof(struct drift);
+    size[M_MEAN] = hp->n_layer * hp->n_embd * sizeof(float);
+    size[M_BEFORE] = hp->n_embd * sizeof(float);
 }
 
 uint64_t op_moe_bytes(const ttx_model *m, const ttx_op_limits *lim) {
@@ -109,7 +127,11 @@ int op_moe_open(ttx_op_state *op, const ttx_model *m, const ttx_op_limits *lim, 
         .got = p[M_GOT],
         .guess_x = {p[M_GUESS_X], hp->n_embd},
         .guess_logits = {p[M_GUESS], hp->n_expert},
+        .drift = p[M_DRIFT],
+        .before = {p[M_BEFORE], 0},
     };
+    for (uint32_t i = 0; i < hp->n_layer; i++)
+        e->drift[i] = (struct drift){.mean = (float *)p[M_MEAN] + (size_t)i * hp->n_embd};
     return TTX_OK;
 }
 
@@ -426,18 +448,43 @@ static void give_back(ttx_step *s, int32_t expert) {
     ttx_residency_release(s->rt->residency, op_matrix(w, expert).range);
 }
 
-/* The next layer's router, asked with what is known now: the residual stream has yet to go through
- * this layer's experts and the next one's attention, which change it little. */
+/* The token has come to this layer's router: what it gained on the way here. */
+static void learn_drift(ttx_step *s) {
+    struct moe_state *m = s->op->moe;
+    if (m->before.next && m->before.next == s->layer) {
+        struct drift *d = &m->drift[s->layer];
+        if (d->n < MANY) d->n++;
+        for (int64_t i = 0; i < s->x.dim; i++)
+            d->mean[i] += (s->x.p[i] - m->before.x[i] - d->mean[i]) / (float)d->n;
+    }
+    m->before.next = 0;
+}
+
+/* The residual stream has yet to go through this layer's experts and the next one's attention. What
+ * they add differs little from what they added for the last tokens: with that, more of the next
+ * experts are named rightly (docs/beyond-ram.md). */
+static void expect_x(ttx_step *s) {
+    struct moe_state *m = s->op->moe;
+    const struct drift *d = &m->drift[s->layer + 1];
+    memcpy(m->before.x, s->x.p, (size_t)s->x.dim * sizeof(float));
+    memcpy(m->guess_x.p, s->x.p, (size_t)s->x.dim * sizeof(float));
+    m->before.next = s->layer + 1;
+    if (d->n) s->rt->kernels->add(m->guess_x.p, d->mean, s->x.dim);
+}
+
+/* Guesses by the next layer's router, asked with the state that it will probably see. */
 static void guess_next(ttx_step *s) {
     struct moe_state *m = s->op->moe;
+    learn_drift(s);
     if (!ttx_residency_routed(s->rt->residency) || s->layer + 1 >= (int)s->hp->n_layer) return;
+    expect_x(s);
     s->layer++;
     s->guess = true;
     const ttx_weight *norm = ttx_w(s, TTX_W_FFN_NORM), *router = ttx_w(s, TTX_W_ROUTER);
     const ttx_weight *gate = ttx_w(s, TTX_W_GATE_EXPS);
     if (norm->tensor && router->tensor && gate->tensor && !ttx_w(s, TTX_W_ROUTER_TABLE)->tensor) {
         ttx_route r;
-        op_rms_norm(s, m->guess_x, s->x, norm, s->hp->n_embd);
+        op_rms_norm(s, m->guess_x, m->guess_x, norm, s->hp->n_embd);
         op_matmul(s, m->guess_logits, router, ttx_w(s, TTX_W_ROUTER_BIAS), m->guess_x);
         select_best(&r, m->guess_logits.p, NULL, s->hp->n_expert, (int)s->hp->n_expert_used);
         for (int32_t i = 0; i < r.k; i++) m->range[i] = op_matrix(gate, r.expert[i]).range;
