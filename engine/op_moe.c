@@ -9,6 +9,7 @@
  *
  * Source: Shazeer et al. 2017 (arXiv 1701.06538); what each model does with scores, in models/.
  */
+#include "drift.h"
 #include "op_int.h"
 
 #include <math.h>
@@ -29,19 +30,10 @@ struct moe_state {
     ttx_range *range;
     bool *got;
     ttx_buf guess_x, guess_logits; /* [1][n_embd], [1][n_expert] */
-    /* What the residual stream gains from one router to the next: its running mean, and from where
-     * the present token set out. */
-    struct drift {
-        float *mean; /* [n_embd] */
-        uint32_t n;  /* tokens in it, up to MANY */
-    } * drift;       /* [n_layer], on the way to this layer */
-    struct {
-        float *x; /* [n_embd] */
-        int next; /* layer that it sets out for; 0: none */
-    } before;
+    ttx_drift *drift;
+    ttx_buf ahead; /* [1][n_embd] what the stream will probably be in a coming layer */
+    int asked;     /* the last layer whose router has been asked for the present token */
 };
-
-enum { MANY = 8 }; /* a running mean's weight of the latest is 1 / MANY */
 
 /* ---- state ---- */
 
@@ -62,9 +54,7 @@ enum {
     M_GOT,
     M_GUESS_X,
     M_GUESS,
-    M_DRIFT,
-    M_MEAN,
-    M_BEFORE,
+    M_AHEAD,
     M_COUNT
 };
 
@@ -84,9 +74,7 @@ static void piece_sizes(const ttx_model *m, const ttx_op_limits *lim, size_t siz
     size[M_GOT] = experts * sizeof(bool);
     size[M_GUESS_X] = hp->n_embd * sizeof(float);
     size[M_GUESS] = hp->n_expert * sizeof(float);
-    size[M_DRIFT] = hp->n_layer * sizeof(struct drift);
-    size[M_MEAN] = hp->n_layer * hp->n_embd * sizeof(float);
-    size[M_BEFORE] = hp->n_embd * sizeof(float);
+    size[M_AHEAD] = hp->n_embd * sizeof(float);
 }
 
 uint64_t op_moe_bytes(const ttx_model *m, const ttx_op_limits *lim) {
@@ -95,7 +83,7 @@ uint64_t op_moe_bytes(const ttx_model *m, const ttx_op_limits *lim) {
     if (!m->hp.n_expert) return 0;
     piece_sizes(m, lim, size);
     for (int i = 0; i < M_COUNT; i++) sum += size[i];
-    return sum;
+    return sum + ttx_drift_bytes(m->hp.n_layer, m->hp.n_embd);
 }
 
 int op_moe_open(ttx_op_state *op, const ttx_model *m, const ttx_op_limits *lim, ttx_err *err) {
@@ -127,11 +115,11 @@ int op_moe_open(ttx_op_state *op, const ttx_model *m, const ttx_op_limits *lim, 
         .got = p[M_GOT],
         .guess_x = {p[M_GUESS_X], hp->n_embd},
         .guess_logits = {p[M_GUESS], hp->n_expert},
-        .drift = p[M_DRIFT],
-        .before = {p[M_BEFORE], 0},
+        .ahead = {p[M_AHEAD], hp->n_embd},
     };
-    for (uint32_t i = 0; i < hp->n_layer; i++)
-        e->drift[i] = (struct drift){.mean = (float *)p[M_MEAN] + (size_t)i * hp->n_embd};
+    e->drift = ttx_drift_open(&op->arena, hp->n_layer, hp->n_embd);
+    if (!e->drift)
+        return ttx_fail_nomem(err, "expert scratch", ttx_drift_bytes(hp->n_layer, hp->n_embd));
     return TTX_OK;
 }
 
@@ -448,50 +436,41 @@ static void give_back(ttx_step *s, int32_t expert) {
     ttx_residency_release(s->rt->residency, op_matrix(w, expert).range);
 }
 
-/* The token has come to this layer's router: what it gained on the way here. */
-static void learn_drift(ttx_step *s) {
+/* Guesses the experts of s->layer, which is `ahead` of the present one, by its router. Returns
+ * whether the device has time for those of another one. */
+static bool guess_layer(ttx_step *s, int ahead) {
     struct moe_state *m = s->op->moe;
-    if (m->before.next && m->before.next == s->layer) {
-        struct drift *d = &m->drift[s->layer];
-        if (d->n < MANY) d->n++;
-        for (int64_t i = 0; i < s->x.dim; i++)
-            d->mean[i] += (s->x.p[i] - m->before.x[i] - d->mean[i]) / (float)d->n;
-    }
-    m->before.next = 0;
-}
-
-/* The residual stream has yet to go through this layer's experts and the next one's attention. What
- * they add differs little from what they added for the last tokens: with that, more of the next
- * experts are named rightly (docs/beyond-ram.md). */
-static void expect_x(ttx_step *s) {
-    struct moe_state *m = s->op->moe;
-    const struct drift *d = &m->drift[s->layer + 1];
-    memcpy(m->before.x, s->x.p, (size_t)s->x.dim * sizeof(float));
-    memcpy(m->guess_x.p, s->x.p, (size_t)s->x.dim * sizeof(float));
-    m->before.next = s->layer + 1;
-    if (d->n) s->rt->kernels->add(m->guess_x.p, d->mean, s->x.dim);
-}
-
-/* Guesses by the next layer's router, asked with the state that it will probably see. */
-static void guess_next(ttx_step *s) {
-    struct moe_state *m = s->op->moe;
-    learn_drift(s);
-    if (!ttx_residency_routed(s->rt->residency) || s->layer + 1 >= (int)s->hp->n_layer) return;
-    expect_x(s);
-    s->layer++;
-    s->guess = true;
     const ttx_weight *norm = ttx_w(s, TTX_W_FFN_NORM), *router = ttx_w(s, TTX_W_ROUTER);
     const ttx_weight *gate = ttx_w(s, TTX_W_GATE_EXPS);
-    if (norm->tensor && router->tensor && gate->tensor && !ttx_w(s, TTX_W_ROUTER_TABLE)->tensor) {
-        ttx_route r;
-        op_rms_norm(s, m->guess_x, m->guess_x, norm, s->hp->n_embd);
-        op_matmul(s, m->guess_logits, router, ttx_w(s, TTX_W_ROUTER_BIAS), m->guess_x);
-        select_best(&r, m->guess_logits.p, NULL, s->hp->n_expert, (int)s->hp->n_expert_used);
-        for (int32_t i = 0; i < r.k; i++) m->range[i] = op_matrix(gate, r.expert[i]).range;
-        if (!s->err->code) ttx_residency_guess(s->rt->residency, m->range, r.k);
+    ttx_route r;
+    m->asked = s->layer;
+    if (!norm->tensor || !router->tensor || !gate->tensor || ttx_w(s, TTX_W_ROUTER_TABLE)->tensor)
+        return true;
+    op_rms_norm(s, m->guess_x, m->ahead, norm, s->hp->n_embd);
+    op_matmul(s, m->guess_logits, router, ttx_w(s, TTX_W_ROUTER_BIAS), m->guess_x);
+    select_best(&r, m->guess_logits.p, NULL, s->hp->n_expert, (int)s->hp->n_expert_used);
+    if (ahead > 1) r.k -= r.k / 4; /* the last ones are guesswork so far away */
+    for (int32_t i = 0; i < r.k; i++) m->range[i] = op_matrix(gate, r.expert[i]).range;
+    return !s->err->code && ttx_residency_guess(s->rt->residency, m->range, r.k);
+}
+
+/* The routers of the next layers, asked with the state that they will probably see. The next
+ * layer's is always asked; those behind it once for a token, when the device would be idle. */
+static void guess_next(ttx_step *s) {
+    struct moe_state *m = s->op->moe;
+    int here = s->layer, last = (int)s->hp->n_layer - 1;
+    int end = last - here < TTX_GUESS_AHEAD ? last : here + TTX_GUESS_AHEAD;
+    if (!ttx_drift_arrive(m->drift, here, s->x.p)) m->asked = 0;
+    if (!ttx_residency_routed(s->rt->residency) || here == last) return;
+    ttx_drift_leave(m->drift, here, s->x.p);
+    memcpy(m->ahead.p, s->x.p, (size_t)s->x.dim * sizeof(float));
+    s->guess = true;
+    for (bool idle = true; idle && s->layer < end;) {
+        ttx_drift_expect(m->drift, ++s->layer, m->ahead.p);
+        if (s->layer == here + 1 || s->layer > m->asked) idle = guess_layer(s, s->layer - here);
     }
     s->guess = false;
-    s->layer--;
+    s->layer = here;
 }
 
 static void one_token(ttx_step *s, ttx_buf x, ttx_glu kind) {

@@ -182,8 +182,8 @@ void ttx_residency_trace(ttx_residency *r, struct ttx_trace *trace) {
     if (r && r->stream) stream_trace(r->stream, trace);
 }
 
-void ttx_residency_guess(ttx_residency *r, const ttx_range *set, int n) {
-    if (r->stream) stream_guess(r->stream, set, n);
+bool ttx_residency_guess(ttx_residency *r, const ttx_range *set, int n) {
+    return r->stream && stream_guess(r->stream, set, n);
 }
 
 bool ttx_residency_routed(ttx_residency *r) {

@@ -170,9 +170,11 @@ void ttx_residency_release(ttx_residency *r, ttx_range range);
  * TTX_E_RUNTIME; then none is held. */
 int ttx_residency_acquire_any(ttx_residency *r, const ttx_range *set, int n, bool *got,
                               ttx_err *err);
-/* These experts of a coming layer are likely to be used: read what is missing when the device has
- * nothing better to do. */
-void ttx_residency_guess(ttx_residency *r, const ttx_range *set, int n);
+/* These experts of a coming layer, TTX_GUESS_AHEAD from the present one at most, are likely to be
+ * used: read what is missing when the device has nothing better to do. Returns whether it has
+ * nothing to do even then. */
+enum { TTX_GUESS_AHEAD = 4 };
+bool ttx_residency_guess(ttx_residency *r, const ttx_range *set, int n);
 /* All experts that a token uses in this layer have been hinted. Returns whether a guess at the next
  * layer's, by its router, would be of use now: there are experts that are not in memory, and the
  * guesses so far were worth their bytes. */

@@ -15,6 +15,7 @@ typedef struct sim {
     double byte_s; /* seconds of computation a byte */
     uint64_t random;
     uint32_t step, n_layer;
+    uint32_t asked; /* the last layer whose router has been asked in this step */
     int layer;
 } sim;
 
@@ -104,24 +105,35 @@ static uint32_t draw(sim *m, uint32_t n) {
     return (uint32_t)((m->random >> 33) % n);
 }
 
-/* What the next layer's router would say now: what it is going to say, except that some experts are
- * missed. In their place stand others that the layer used of late, as a router's mistakes are. */
-static void guess_next(sim *m, uint32_t layer) {
+/* What a coming layer's router would say now: what it is going to say, except that some experts are
+ * missed. In their place stand others that the layer used of late, as a router's mistakes are.
+ * Returns whether the device has time for another layer. */
+static bool guess_layer(sim *m, uint32_t layer) {
     enum { LATE = 16 };
     uint32_t expert[MOST_USED], before[MOST_USED];
     ttx_range set[MOST_USED];
-    if (!ttx_residency_routed(m->r)) return;
-    int n = routed(m, m->step, layer + 1, expert), found = 0;
+    int n = routed(m, m->step, layer, expert), found = 0;
+    if (layer > (uint32_t)m->layer + 1) n -= n / 4; /* as op_moe does */
     for (int i = 0; i < n; i++) {
         uint32_t e = expert[i], ago = 1 + draw(m, LATE);
         if (draw(m, 1000) >= (uint32_t)(m->set->router_right * 1000)) {
-            int k = ago <= m->step ? routed(m, m->step - ago, layer + 1, before) : 0;
+            int k = ago <= m->step ? routed(m, m->step - ago, layer, before) : 0;
             if (!k) continue;
             e = before[draw(m, (uint32_t)k)];
         }
-        found += first_slice(m, layer + 1, e, &set[found]);
+        found += first_slice(m, layer, e, &set[found]);
     }
-    ttx_residency_guess(m->r, set, found);
+    m->asked = layer;
+    return ttx_residency_guess(m->r, set, found);
+}
+
+/* As op_moe does it. */
+static void guess_next(sim *m, uint32_t layer) {
+    if (!ttx_residency_routed(m->r)) return;
+    bool idle = true;
+    for (uint32_t next = layer + 1; idle && next <= layer + TTX_GUESS_AHEAD && next < m->n_layer;
+         next++)
+        if (next == layer + 1 || next > m->asked) idle = guess_layer(m, next);
 }
 
 static int run_expert(sim *m, uint32_t layer, uint32_t expert, ttx_err *err) {
@@ -196,6 +208,7 @@ static int run_step(sim *m, ttx_err *err) {
     const ttx_plan *p = m->set->residency.plan;
     int rc = TTX_OK;
     m->layer = -1;
+    m->asked = 0;
     m->future.step = m->step;
     for (size_t i = 0, end; i < p->n && !rc; i = end) {
         const ttx_access *a = &p->v[i];

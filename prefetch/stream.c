@@ -210,13 +210,18 @@ void stream_hint(stream *s, ttx_range r) {
     stream_pump(s, false);
 }
 
-void stream_guess(stream *s, const ttx_range *set, int n) {
+static void want_guessed(stream *s, uint32_t id) {
+    s->blocks[id].named = s->guesser.step;
+    if (s->blocks[id].state == BLOCK_ABSENT) stream_want(s, id, READ_GUESS);
+}
+
+bool stream_guess(stream *s, const ttx_range *set, int n) {
     for (int i = 0; i < n; i++) {
         const part *p = find(s, set[i]);
-        if (!p || s->blocks[p->block].state != BLOCK_ABSENT) continue;
-        stream_want(s, p->block, READ_GUESS);
+        if (p) want_guessed(s, p->block);
     }
     stream_pump(s, false);
+    return s->in_flight < STREAM_AHEAD;
 }
 
 static void guess_by_history(stream *s) {
@@ -225,8 +230,7 @@ static void guess_by_history(stream *s) {
     int n = ttx_guesser_guess(&s->guesser, &layer, expert);
     for (int i = 0; i < n; i++) {
         uint32_t id = s->expert_block[layer * s->n_expert + expert[i]];
-        if (id == NO_BLOCK || s->blocks[id].state != BLOCK_ABSENT) continue;
-        stream_want(s, id, READ_GUESS);
+        if (id != NO_BLOCK) want_guessed(s, id);
     }
 }
 
@@ -250,14 +254,21 @@ static void guess_by_table(stream *s) {
         if (score[best] <= 0) return;
         score[best] = 0;
         uint32_t id = s->expert_block[layer * n + best];
-        if (id != NO_BLOCK && s->blocks[id].state == BLOCK_ABSENT) stream_want(s, id, READ_GUESS);
+        if (id != NO_BLOCK) want_guessed(s, id);
     }
+}
+
+static bool all_experts_there(const stream *s) {
+    for (uint32_t i = 0; i < s->n_classes; i++)
+        if (s->classes[i].n_used < s->classes[i].n_experts) return false;
+    return true;
 }
 
 /* While there is a ring the device has better things to do. A guess costs a read and a slot. */
 bool stream_routed(stream *s) {
+    s->routed = true;
     bool wanted = s->set.prefetch & TTX_PREFETCH_EXPERT;
-    if (!wanted || s->has_ring || !s->count.evictions) return false;
+    if (!wanted || s->has_ring || all_experts_there(s)) return false;
     if (!ttx_guesser_pays(&s->guesser, stream_now(s), s->count.stall_ns)) return false;
     if (s->set.guess == TTX_GUESS_ROUTER && !s->set.successors) return true;
     if (s->set.successors)
@@ -275,6 +286,7 @@ void stream_layer(stream *s, int layer) {
         s->used_bytes = 0;
     }
     s->stage = (uint32_t)layer;
+    s->routed = false;
     if (layer == 0) limit_follow(s);
     if (layer == 0) ttx_guesser_step(&s->guesser);
     if (s->stage < s->n_layer) ttx_policy_layer(&s->policy, s->stage);

@@ -1,21 +1,31 @@
 /* stream_experts.c -- the cache of experts: slots, and who has to leave them.
  *
  * The policy (policy.h) says which expert is worth least. Experts that are in use, being read, or
- * chosen by the router of this layer never go. An expert read on a guess may only replace one that
- * the last step did not use.
+ * chosen by the router of this layer never go; those that a guess named for a coming layer only
+ * when there is nobody else. An expert read on a guess may only replace one that the last step did
+ * not use.
  */
 #include "stream_int.h"
 
+bool experts_ahead(const stream *s, const block *b) {
+    uint32_t ahead = (b->layer + s->n_layer - s->stage) % s->n_layer;
+    return ahead <= TTX_GUESS_AHEAD && (ahead || !s->routed);
+}
+
 static uint32_t victim(const stream *s, const slot_class *c, read_class cls) {
     uint32_t best = NO_BLOCK;
+    bool best_named = false;
     double least = 0;
     for (uint32_t i = 0; i < c->n_slots; i++) {
         const block *b = c->owner[i] == NO_BLOCK ? NULL : &s->blocks[c->owner[i]];
         if (!b || b->held || b->pending || b->demanded || b->state == BLOCK_LOADING) continue;
-        if (cls == READ_GUESS && ttx_policy_is_recent(&s->policy, b->layer, b->expert)) continue;
+        bool named = b->named == s->guesser.step && experts_ahead(s, b);
+        if (cls == READ_GUESS && (named || ttx_policy_is_recent(&s->policy, b->layer, b->expert)))
+            continue;
         double worth = ttx_policy_worth(&s->policy, b->layer, b->expert);
-        if (best != NO_BLOCK && worth >= least) continue;
+        if (best != NO_BLOCK && (named != best_named ? named : worth >= least)) continue;
         best = i;
+        best_named = named;
         least = worth;
     }
     return best;

@@ -28,7 +28,7 @@ enum {
     STREAM_ALIGN = 4096,    /* of O_DIRECT reads; every device in use allows it */
     STREAM_CHUNK = 1 << 20, /* bytes a read */
     STREAM_DEPTH = 32,      /* reads under way */
-    STREAM_AHEAD = 4        /* of them at most speculative, so that a demand read waits little */
+    STREAM_AHEAD = 8        /* of them at most speculative, so that a demand read waits little */
 };
 
 typedef enum block_kind { BLOCK_PINNED, BLOCK_RING, BLOCK_EXPERT, BLOCK_ROW } block_kind;
@@ -68,6 +68,7 @@ typedef struct block {
     int tries;
     bool demanded;   /* somebody waits for it, or will in this layer: not to be evicted */
     bool guessed;    /* read because of a prediction, and not used yet */
+    uint64_t named;  /* of an expert: step of the last prediction that named it */
     bool passed;     /* of the ring: used, or skipped */
     uint8_t cls;     /* of an expert: index of its slot_class */
     uint32_t launch; /* of the plan */
@@ -156,6 +157,7 @@ typedef struct stream {
     uint64_t row_bytes;
     /* What is known of uses. */
     uint32_t stage; /* the layer that is run; n_layer: what comes after the last one */
+    bool routed;    /* its router has chosen */
     uint64_t tick;
     ttx_policy policy;
     ttx_guesser guesser;
@@ -222,6 +224,8 @@ void ring_reclaim(stream *s);
 /* stream_experts.c */
 /* Gives the block a slot, evicting another if need be; false: none can be had now. */
 bool experts_place(stream *s, uint32_t block, read_class cls);
+/* Whether this step has yet to come to the expert's layer, and may be told of it already. */
+bool experts_ahead(const stream *s, const block *b);
 void experts_use(stream *s, uint32_t block);
 /* Empties a place that is taken; false: it is in use. */
 bool experts_evict(stream *s, slot_class *c, uint32_t slot);
@@ -240,7 +244,7 @@ void stream_close(stream *s);
 int stream_describe(const ttx_residency_settings *set, ttx_residency_layout *layout, ttx_err *err);
 void stream_layer(stream *s, int layer);
 void stream_hint(stream *s, ttx_range range);
-void stream_guess(stream *s, const ttx_range *set, int n);
+bool stream_guess(stream *s, const ttx_range *set, int n);
 bool stream_routed(stream *s);
 int stream_acquire(stream *s, ttx_range range, ttx_lease *lease, ttx_err *err);
 int stream_acquire_any(stream *s, const ttx_range *set, int n, bool *got, ttx_err *err);

@@ -155,7 +155,7 @@ static uint32_t head_of(stream *s, read_class cls) {
         uint32_t id = queue_at(q, i);
         block *b = &s->blocks[id];
         if (b->state == BLOCK_ABSENT && b->kind == BLOCK_EXPERT &&
-            (cls >= READ_GUESS || b->demanded)) {
+            (cls == READ_GUESS ? experts_ahead(s, b) : cls > READ_GUESS || b->demanded)) {
             full = full || !start_expert(s, id, cls);
             if (full && cls == READ_DEMAND) continue;
         }
