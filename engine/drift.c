@@ -29,9 +29,9 @@ ttx_drift *ttx_drift_open(ttx_arena *arena, uint32_t n_layer, uint32_t n_embd) {
 }
 
 bool ttx_drift_arrive(ttx_drift *d, int layer, const float *x) {
-    bool left = d->next && d->next == layer;
+    bool known = d->next && d->next == layer;
     d->next = 0;
-    if (!left) return false;
+    if (!known) return false;
     float *mean = d->mean + (size_t)layer * d->n_embd;
     if (d->n[layer] < MANY) d->n[layer]++;
     float weight = 1.0f / (float)d->n[layer];

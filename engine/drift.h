@@ -15,16 +15,18 @@
 
 typedef struct ttx_drift ttx_drift;
 
+/* Of memory. */
 uint64_t ttx_drift_bytes(uint32_t n_layer, uint32_t n_embd);
 /* In the arena, which owns it; NULL: no memory. */
 ttx_drift *ttx_drift_open(ttx_arena *arena, uint32_t n_layer, uint32_t n_embd);
 
-/* The token has come to the router of `layer` with the state x [n_embd]. Learns from it if the token
- * has left the one before (ttx_drift_leave), and returns whether it had. */
+/* The token has come to the router of `layer` with the state x [n_embd]. Learns from it if the
+ * token has left the one before (ttx_drift_leave), and returns whether it had. */
 bool ttx_drift_arrive(ttx_drift *d, int layer, const float *x);
+/* The token leaves the router of `layer`, where its state was x [n_embd]. */
 void ttx_drift_leave(ttx_drift *d, int layer, const float *x);
-/* x [n_embd]: from what the state was, or is expected to be, at the router before that of `layer` to
- * what it probably will be there. */
+/* x [n_embd]: from what the state was, or is expected to be, at the router before that of `layer`
+ * to what it probably will be there. */
 void ttx_drift_expect(const ttx_drift *d, int layer, float *x);
 
 #endif

@@ -436,26 +436,26 @@ static void give_back(ttx_step *s, int32_t expert) {
     ttx_residency_release(s->rt->residency, op_matrix(w, expert).range);
 }
 
-/* Guesses the experts of s->layer, which is `ahead` of the present one, by its router. Returns
- * whether the device has time for those of another one. */
-static bool guess_layer(ttx_step *s, int ahead) {
+/* Guesses the experts of s->layer, so many layers ahead, by its router. Returns whether the device
+ * would take those of another one. */
+static bool guess_layer(ttx_step *s, int distance) {
     struct moe_state *m = s->op->moe;
     const ttx_weight *norm = ttx_w(s, TTX_W_FFN_NORM), *router = ttx_w(s, TTX_W_ROUTER);
     const ttx_weight *gate = ttx_w(s, TTX_W_GATE_EXPS);
     ttx_route r;
-    m->asked = s->layer;
+    if (s->layer > m->asked) m->asked = s->layer;
     if (!norm->tensor || !router->tensor || !gate->tensor || ttx_w(s, TTX_W_ROUTER_TABLE)->tensor)
         return true;
     op_rms_norm(s, m->guess_x, m->ahead, norm, s->hp->n_embd);
     op_matmul(s, m->guess_logits, router, ttx_w(s, TTX_W_ROUTER_BIAS), m->guess_x);
     select_best(&r, m->guess_logits.p, NULL, s->hp->n_expert, (int)s->hp->n_expert_used);
-    if (ahead > 1) r.k -= r.k / 4; /* the last ones are guesswork so far away */
+    if (distance > 1) r.k -= r.k / 4; /* the last ones are guesswork so far away */
     for (int32_t i = 0; i < r.k; i++) m->range[i] = op_matrix(gate, r.expert[i]).range;
     return !s->err->code && ttx_residency_guess(s->rt->residency, m->range, r.k);
 }
 
 /* The routers of the next layers, asked with the state that they will probably see. The next
- * layer's is always asked; those behind it once for a token, when the device would be idle. */
+ * layer's is always asked; those behind it once for a token, while the device takes more. */
 static void guess_next(ttx_step *s) {
     struct moe_state *m = s->op->moe;
     int here = s->layer, last = (int)s->hp->n_layer - 1;
@@ -465,9 +465,9 @@ static void guess_next(ttx_step *s) {
     ttx_drift_leave(m->drift, here, s->x.p);
     memcpy(m->ahead.p, s->x.p, (size_t)s->x.dim * sizeof(float));
     s->guess = true;
-    for (bool idle = true; idle && s->layer < end;) {
+    for (bool more = true; more && s->layer < end;) {
         ttx_drift_expect(m->drift, ++s->layer, m->ahead.p);
-        if (s->layer == here + 1 || s->layer > m->asked) idle = guess_layer(s, s->layer - here);
+        if (s->layer == here + 1 || s->layer > m->asked) more = guess_layer(s, s->layer - here);
     }
     s->guess = false;
     s->layer = here;

@@ -34,6 +34,9 @@ void ttx_guesser_close(ttx_guesser *g) {
 
 void ttx_guesser_step(ttx_guesser *g) {
     g->step++;
+    if (g->step % TTX_GUESS_PAUSE) return;
+    g->rare = g->reads < TTX_GUESS_RARE;
+    g->reads = 0;
 }
 
 /* ---- learning ---- */
@@ -109,11 +112,12 @@ int ttx_guesser_guess(ttx_guesser *g, uint32_t *layer, uint16_t expert[TTX_GUESS
 /* ---- judging ---- */
 
 void ttx_guesser_read(ttx_guesser *g) {
-    g->judged++;
+    g->reads++;
 }
 
-void ttx_guesser_right(ttx_guesser *g) {
-    g->judged_right++;
+void ttx_guesser_settle(ttx_guesser *g, bool right) {
+    g->judged++;
+    g->judged_right += right;
 }
 
 bool ttx_guesser_pays(ttx_guesser *g, uint64_t now_ns, uint64_t waited_ns) {
@@ -129,5 +133,5 @@ bool ttx_guesser_pays(ttx_guesser *g, uint64_t now_ns, uint64_t waited_ns) {
         g->judged_ns = now_ns;
         g->judged_waited_ns = waited_ns;
     }
-    return g->step >= g->again;
+    return g->step >= g->again && !g->rare;
 }

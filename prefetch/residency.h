@@ -50,7 +50,7 @@ typedef struct ttx_lease {
 enum {
     TTX_PREFETCH_LAYER = 1, /* weights outside the experts, layers ahead, as the plan says */
     TTX_PREFETCH_EXPERT = 2 /* mapped: an expert's three matrices once it is chosen; streamed: those
-                               that the next layer's router is likely to choose */
+                               that the routers of the next layers are likely to choose */
 };
 
 /* What happens to the pages of a mapped model that have been used. */
@@ -170,14 +170,13 @@ void ttx_residency_release(ttx_residency *r, ttx_range range);
  * TTX_E_RUNTIME; then none is held. */
 int ttx_residency_acquire_any(ttx_residency *r, const ttx_range *set, int n, bool *got,
                               ttx_err *err);
-/* These experts of a coming layer, TTX_GUESS_AHEAD from the present one at most, are likely to be
- * used: read what is missing when the device has nothing better to do. Returns whether it has
- * nothing to do even then. */
-enum { TTX_GUESS_AHEAD = 4 };
+enum { TTX_GUESS_AHEAD = 4 }; /* layers that guesses look ahead, at most */
+/* These experts of a coming layer are likely to be used: read what is missing when the device has
+ * nothing better to do. Returns whether it would take more at once. */
 bool ttx_residency_guess(ttx_residency *r, const ttx_range *set, int n);
-/* All experts that a token uses in this layer have been hinted. Returns whether a guess at the next
- * layer's, by its router, would be of use now: there are experts that are not in memory, and the
- * guesses so far were worth their bytes. */
+/* All experts that a token uses in this layer have been hinted. Returns whether guesses at those of
+ * the coming layers, by their routers, would be of use now: there are experts that are not in
+ * memory, and the guesses so far were worth their bytes. */
 bool ttx_residency_routed(ttx_residency *r);
 
 /* Whether there is anything to count: the mode is TTX_LOAD_STREAM, or a mapped model's page cache

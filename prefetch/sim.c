@@ -107,7 +107,7 @@ static uint32_t draw(sim *m, uint32_t n) {
 
 /* What a coming layer's router would say now: what it is going to say, except that some experts are
  * missed. In their place stand others that the layer used of late, as a router's mistakes are.
- * Returns whether the device has time for another layer. */
+ * Returns whether the device would take another layer's. */
 static bool guess_layer(sim *m, uint32_t layer) {
     enum { LATE = 16 };
     uint32_t expert[MOST_USED], before[MOST_USED];
@@ -123,17 +123,17 @@ static bool guess_layer(sim *m, uint32_t layer) {
         }
         found += first_slice(m, layer, e, &set[found]);
     }
-    m->asked = layer;
+    if (layer > m->asked) m->asked = layer;
     return ttx_residency_guess(m->r, set, found);
 }
 
 /* As op_moe does it. */
 static void guess_next(sim *m, uint32_t layer) {
     if (!ttx_residency_routed(m->r)) return;
-    bool idle = true;
-    for (uint32_t next = layer + 1; idle && next <= layer + TTX_GUESS_AHEAD && next < m->n_layer;
+    bool more = true;
+    for (uint32_t next = layer + 1; more && next <= layer + TTX_GUESS_AHEAD && next < m->n_layer;
          next++)
-        if (next == layer + 1 || next > m->asked) idle = guess_layer(m, next);
+        if (next == layer + 1 || next > m->asked) more = guess_layer(m, next);
 }
 
 static int run_expert(sim *m, uint32_t layer, uint32_t expert, ttx_err *err) {

@@ -73,7 +73,8 @@ static int add_route(scan *x, const ttx_record *v, ttx_err *err) {
 static int add_record(scan *x, const ttx_record *v, ttx_err *err) {
     bool decode = v->phase == TTX_PHASE_GENERATE;
     if (v->kind == TTX_REC_RESTART) x->position = TTX_REC_NO_TOKEN;
-    if (v->kind == TTX_REC_ACCESS && decode) x->ns += v->duration_ns;
+    bool guess = v->flags & TTX_RECF_GUESS; /* the simulated run may make none */
+    if (v->kind == TTX_REC_ACCESS && decode && !guess) x->ns += v->duration_ns;
     if (v->kind == TTX_REC_TOKEN && decode) x->tokens++;
     return v->kind == TTX_REC_ROUTE && decode ? add_route(x, v, err) : TTX_OK;
 }

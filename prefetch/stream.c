@@ -106,7 +106,6 @@ static void count_use(stream *s, block *b) {
         s->used_bytes += b->bytes;
         s->count.expert_hits += hit && !b->guessed;
         s->count.guesses_used += b->guessed;
-        if (b->guessed) ttx_guesser_right(&s->guesser);
         s->count.guesses_late += b->guessed && b->found == TTX_RES_LATE;
         b->guessed = false;
     } else if (b->kind != BLOCK_ROW) {
@@ -207,11 +206,12 @@ void stream_hint(stream *s, ttx_range r) {
     if (kind == BLOCK_EXPERT)
         ttx_guesser_chose(&s->guesser, s->blocks[id].layer, s->blocks[id].expert);
     stream_want(s, id, READ_DEMAND);
-    stream_pump(s, false);
+    if (kind != BLOCK_EXPERT)
+        stream_pump(s, false); /* they are, once all are known: stream_routed */
 }
 
 static void want_guessed(stream *s, uint32_t id) {
-    s->blocks[id].named = s->guesser.step;
+    s->blocks[id].named = experts_step(s, &s->blocks[id]);
     if (s->blocks[id].state == BLOCK_ABSENT) stream_want(s, id, READ_GUESS);
 }
 
@@ -221,6 +221,10 @@ bool stream_guess(stream *s, const ttx_range *set, int n) {
         if (p) want_guessed(s, p->block);
     }
     stream_pump(s, false);
+    for (int i = 0; i < n; i++) { /* one that finds no time or no place */
+        const part *p = find(s, set[i]);
+        if (p && s->blocks[p->block].state == BLOCK_ABSENT) return false;
+    }
     return s->in_flight < STREAM_AHEAD;
 }
 
@@ -264,11 +268,30 @@ static bool all_experts_there(const stream *s) {
     return true;
 }
 
-/* While there is a ring the device has better things to do. A guess costs a read and a slot. */
+/* Guesses for the layer whose router has just run. */
+static void settle(stream *s) {
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < s->n_unsettled; i++) {
+        block *b = &s->blocks[s->unsettled[i]];
+        if (b->layer != s->stage) {
+            s->unsettled[kept++] = s->unsettled[i];
+            continue;
+        }
+        ttx_guesser_settle(&s->guesser, b->guessed && b->demanded);
+        b->guessed = b->guessed && b->demanded;
+    }
+    s->n_unsettled = kept;
+}
+
+/* While there is a ring, or pinned weights are still being read, the device has better things to
+ * do. A guess costs a read and a slot. */
 bool stream_routed(stream *s) {
-    s->routed = true;
     bool wanted = s->set.prefetch & TTX_PREFETCH_EXPERT;
+    s->routed = true;
+    settle(s);
+    stream_pump(s, false);
     if (!wanted || s->has_ring || all_experts_there(s)) return false;
+    if (s->pin_next < s->n_order || s->queues[READ_ORDER].n) return false;
     if (!ttx_guesser_pays(&s->guesser, stream_now(s), s->count.stall_ns)) return false;
     if (s->set.guess == TTX_GUESS_ROUTER && !s->set.successors) return true;
     if (s->set.successors)

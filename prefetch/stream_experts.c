@@ -7,9 +7,13 @@
  */
 #include "stream_int.h"
 
-bool experts_ahead(const stream *s, const block *b) {
-    uint32_t ahead = (b->layer + s->n_layer - s->stage) % s->n_layer;
-    return ahead <= TTX_GUESS_AHEAD && (ahead || !s->routed);
+uint64_t experts_step(const stream *s, const block *b) {
+    bool passed = b->layer < s->stage || (b->layer == s->stage && s->routed);
+    return s->guesser.step + passed;
+}
+
+bool experts_named(const stream *s, const block *b) {
+    return b->named == experts_step(s, b);
 }
 
 static uint32_t victim(const stream *s, const slot_class *c, read_class cls) {
@@ -19,7 +23,7 @@ static uint32_t victim(const stream *s, const slot_class *c, read_class cls) {
     for (uint32_t i = 0; i < c->n_slots; i++) {
         const block *b = c->owner[i] == NO_BLOCK ? NULL : &s->blocks[c->owner[i]];
         if (!b || b->held || b->pending || b->demanded || b->state == BLOCK_LOADING) continue;
-        bool named = b->named == s->guesser.step && experts_ahead(s, b);
+        bool named = experts_named(s, b);
         if (cls == READ_GUESS && (named || ttx_policy_is_recent(&s->policy, b->layer, b->expert)))
             continue;
         double worth = ttx_policy_worth(&s->policy, b->layer, b->expert);
@@ -43,6 +47,7 @@ bool experts_evict(stream *s, slot_class *c, uint32_t slot) {
     s->count.evictions++;
     s->count.evicted_bytes += b->bytes;
     b->state = BLOCK_ABSENT;
+    b->guessed = false;
     b->mem = NULL;
     b->slot = NO_BLOCK;
     c->owner[slot] = NO_BLOCK;

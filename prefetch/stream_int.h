@@ -68,7 +68,7 @@ typedef struct block {
     int tries;
     bool demanded;   /* somebody waits for it, or will in this layer: not to be evicted */
     bool guessed;    /* read because of a prediction, and not used yet */
-    uint64_t named;  /* of an expert: step of the last prediction that named it */
+    uint64_t named;  /* of an expert: the last step for which a prediction named it */
     bool passed;     /* of the ring: used, or skipped */
     uint8_t cls;     /* of an expert: index of its slot_class */
     uint32_t launch; /* of the plan */
@@ -95,7 +95,7 @@ typedef struct slot_class {
     uint8_t *mem;
 } slot_class;
 
-enum { MAX_CLASSES = 8 };
+enum { MAX_CLASSES = 8, UNSETTLED_MOST = 128 };
 
 /* A read under way. */
 typedef struct flight {
@@ -123,7 +123,7 @@ typedef struct stream {
     int *fds;
     bool *direct;
     flight flights[STREAM_DEPTH];
-    uint32_t in_flight, guesses_in_flight;
+    uint32_t in_flight;
     queue queues[READ_CLASSES];
     ttx_trace *trace; /* NULL: none */
     /* The layout. */
@@ -157,10 +157,12 @@ typedef struct stream {
     uint64_t row_bytes;
     /* What is known of uses. */
     uint32_t stage; /* the layer that is run; n_layer: what comes after the last one */
-    bool routed;    /* its router has chosen */
+    bool routed;    /* its router has chosen; stays false where many tokens are run at once */
     uint64_t tick;
     ttx_policy policy;
     ttx_guesser guesser;
+    uint32_t unsettled[UNSETTLED_MOST]; /* experts that were read on a guess for a layer to come */
+    uint32_t n_unsettled;
     /* The limit of memory: when it is looked at again, and what it was. */
     uint64_t limit_again, growth_again, limit_seen;
     ttx_residency_layout layout;
@@ -224,8 +226,10 @@ void ring_reclaim(stream *s);
 /* stream_experts.c */
 /* Gives the block a slot, evicting another if need be; false: none can be had now. */
 bool experts_place(stream *s, uint32_t block, read_class cls);
-/* Whether this step has yet to come to the expert's layer, and may be told of it already. */
-bool experts_ahead(const stream *s, const block *b);
+/* The step in which the expert's router will run next. */
+uint64_t experts_step(const stream *s, const block *b);
+/* Whether a prediction has named the expert, and its router has yet to run. */
+bool experts_named(const stream *s, const block *b);
 void experts_use(stream *s, uint32_t block);
 /* Empties a place that is taken; false: it is in use. */
 bool experts_evict(stream *s, slot_class *c, uint32_t slot);

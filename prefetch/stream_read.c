@@ -140,9 +140,16 @@ static void cut_chunk(stream *s, uint32_t id, flight *f, read_class cls) {
 static bool start_expert(stream *s, uint32_t id, read_class cls) {
     if (!experts_place(s, id, cls)) return false;
     s->count.guesses += cls == READ_GUESS;
-    if (cls == READ_GUESS) ttx_guesser_read(&s->guesser);
+    ttx_guesser_read(&s->guesser);
+    if (cls == READ_GUESS && s->n_unsettled < UNSETTLED_MOST) s->unsettled[s->n_unsettled++] = id;
     stream_restart(&s->blocks[id], cls);
     return true;
+}
+
+/* Whether an expert that was asked for is: what it was asked for may be over. */
+static bool still_wanted(const stream *s, const block *b, read_class cls) {
+    if (cls == READ_GUESS) return experts_named(s, b);
+    return cls == READ_WARM || b->demanded;
 }
 
 /* The first block of a queue that has something to read; NO_BLOCK: none. Blocks that are done leave
@@ -154,8 +161,7 @@ static uint32_t head_of(stream *s, read_class cls) {
     for (uint32_t i = 0; i < q->n; i++) {
         uint32_t id = queue_at(q, i);
         block *b = &s->blocks[id];
-        if (b->state == BLOCK_ABSENT && b->kind == BLOCK_EXPERT &&
-            (cls == READ_GUESS ? experts_ahead(s, b) : cls > READ_GUESS || b->demanded)) {
+        if (b->state == BLOCK_ABSENT && b->kind == BLOCK_EXPERT && still_wanted(s, b, cls)) {
             full = full || !start_expert(s, id, cls);
             if (full && cls == READ_DEMAND) continue;
         }

@@ -65,7 +65,7 @@ enum {
     TTX_RECF_FIRST = 1,   /* the first record of its launch */
     TTX_RECF_STRIDED = 2, /* size_bytes are spread over the tensor's rows, from file_offset on */
     TTX_RECF_WRITE = 4,   /* written, not read */
-    TTX_RECF_GUESS = 8, /* to guess experts of the layer that comes: no part of the forward pass */
+    TTX_RECF_GUESS = 8,   /* to guess experts of a layer to come: no part of the forward pass */
 };
 
 /* "None" in each field. A score that is none is NaN. */

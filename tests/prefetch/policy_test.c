@@ -215,8 +215,7 @@ static bool judged(ttx_guesser *g, uint32_t n, uint32_t right, uint64_t time, ui
     uint64_t now = g->judged_ns + time * second, waits = g->judged_waited_ns + waited * second;
     CHECK(ttx_guesser_pays(g, g->judged_ns ? g->judged_ns : 1, g->judged_waited_ns));
     for (uint32_t i = 0; i < TTX_GUESS_JUDGED; i++) {
-        ttx_guesser_read(g);
-        if (i % n < right) ttx_guesser_right(g);
+        ttx_guesser_settle(g, i % n < right);
     }
     return ttx_guesser_pays(g, now, waits);
 }
@@ -229,9 +228,21 @@ static void check_judge(void) {
     CHECK(!judged(&g, 3, 1, 10, 0)); /* one in three never */
     for (int i = 0; i < TTX_GUESS_PAUSE; i++) {
         CHECK(!ttx_guesser_pays(&g, g.judged_ns, g.judged_waited_ns));
+        ttx_guesser_read(&g); /* by the router's choice */
         ttx_guesser_step(&g);
     }
     CHECK(!judged(&g, 2, 1, 10, 7)); /* one in two, and the disk is busy */
+    ttx_guesser_close(&g);
+}
+
+/* Where next to nothing is read there is nothing to guess, until more is. */
+static void check_rare(void) {
+    ttx_guesser g = opened(TTX_GUESS_ROUTER);
+    for (int reads = TTX_GUESS_RARE - 1; reads <= TTX_GUESS_RARE; reads++) {
+        for (int i = 0; i < reads; i++) ttx_guesser_read(&g);
+        for (int i = 0; i < TTX_GUESS_PAUSE; i++) ttx_guesser_step(&g);
+        CHECK_INT(ttx_guesser_pays(&g, 1, 0), reads >= TTX_GUESS_RARE);
+    }
     ttx_guesser_close(&g);
 }
 
@@ -241,6 +252,7 @@ int main(void) {
     check_ageing();
     check_guesses();
     check_judge();
+    check_rare();
     printf("%d failures\n", failures);
     return failures != 0;
 }
