@@ -225,7 +225,7 @@ static void defaults(void *arg) {
     ttx_engine_args_defaults(&s->engine);
     s->n_step = 320;
     s->warm_up = 64;
-    s->router_right = 0.68f;
+    s->router_right = 0.8f;
 }
 
 #define SIM(field) offsetof(settings, field)
@@ -251,8 +251,7 @@ static const ttx_opt options[] = {
     {"--compute", OPT_FLOAT, SIM(compute_s), "S", "seconds of a token that waits for nothing",
      .min = 1e-9, .max = 1e6, .shown_default = "the trace's"},
     {"--router-right", OPT_FLOAT, SIM(router_right), "P",
-     "share of experts that the next layer's router, asked one layer early, names rightly",
-     .max = 1},
+     "share of experts that a router names rightly when it is asked some layers early", .max = 1},
     {"-c, --ctx-size", OPT_U32, TTX_ARG(n_ctx), "N", "context size in tokens", .max = 1 << 30,
      .shown_default = "as ttx run", .group = "The run"},
     {"-ub, --ubatch-size", OPT_U32, TTX_ARG(n_ubatch), "N",

@@ -235,7 +235,7 @@ static void defaults(void *arg) {
     settings *s = arg;
     ttx_engine_args_defaults(&s->engine);
     s->n_tokens = 64;
-    s->router_right = 0.68f;
+    s->router_right = 0.8f;
 }
 
 #define TUNE(field) offsetof(settings, field)
@@ -247,8 +247,7 @@ static const ttx_opt options[] = {
      .max = 1 << 20},
     {"--routes", OPT_STR, TTX_ARG(routes), "FILE", "choose experts as a recorded run did"},
     {"--router-right", OPT_FLOAT, TUNE(router_right), "P",
-     "share of experts that the next layer's router, asked one layer early, names rightly",
-     .max = 1},
+     "share of experts that a router names rightly when it is asked some layers early", .max = 1},
     {"-c, --ctx-size", OPT_U32, TTX_ARG(n_ctx), "N", "context size in tokens", .max = 1 << 30,
      .shown_default = "512", .group = "The run"},
     {"-t, --threads", OPT_INT, TTX_ARG(n_threads), "N", "threads", .min = -1, .max = 1024,

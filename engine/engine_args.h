@@ -91,8 +91,9 @@ void ttx_engine_args_defaults(ttx_engine_args *a);
      "used least often of late, was passed over most often, or whose next use is expected last", \
      .choices = TTX_CACHE_POLICY_NAMES, .shown_default = TTX_CACHE_DEFAULT_NAME}, \
     {"--guess", OPT_ENUM, TTX_ARG(guess), "HOW", \
-     "streaming: which experts to read before they are chosen: those that the next layer's router " \
-     "names now, that the previous token used, that are used most often, or that most often came next", \
+     "streaming: which experts to read before they are chosen: those that the routers of the " \
+     "next layers name, that the previous token used, that are used most often, or that most often " \
+     "came next", \
      .choices = TTX_GUESS_NAMES, .shown_default = "router"}, \
     {"--prefetch", OPT_ENUM, TTX_ARG(prefetch), "WHAT", \
      "what is read before it is needed: the weights of the layers ahead, experts (streamed: those " \
