@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 BEYOND, TTX, TINY_MODEL = (str(Path(a).resolve()) for a in sys.argv[1:4])
@@ -93,6 +94,22 @@ def slow():
     assert "| < 3.00 |" in row(p.stdout, "read-ahead") and "> 3.0x llama.cpp" in row(p.stdout, "ttx"), p
 
 
+def killed():
+    """Nothing is left behind: no engine, no group, no read-ahead that is not the machine's own."""
+    ahead = lambda: {str(f): f.read_text() for f in Path("/sys/block").glob("*/queue/read_ahead_kb")}
+    before = ahead()
+    fake("ours", [9.0])
+    p = subprocess.Popen([BEYOND, *jobs(), "--ttx", "./ours", "--peer", fake("peer", ["slow"]), "--rounds", "1", "--read-ahead", "64"],
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while "peer" not in (Path("diary").read_text() if Path("diary").exists() else ""):
+        assert p.poll() is None, p.communicate()
+        time.sleep(0.05)
+    p.terminate()
+    out, said = p.communicate(timeout=8)  # the engine would take 9 s
+    assert p.returncode == 130 and said.endswith("beyond_ram: interrupted\n") and "| 9.00 |" in row(out, "ttx"), (p.returncode, out, said)
+    assert ahead() == before and not list(GROUPS.glob("beyond-ram-*")), ahead()
+
+
 def real():
     """ttx itself, streamed and mapped, with routes that are cut to the model's layers."""
     subprocess.run([TINY_MODEL, "moe.gguf", "arch=mixtral", "n_embd=256", "n_layer=2", "n_expert=16", "n_ff=256", "n_ff_exp=256",
@@ -133,7 +150,7 @@ def main():
         sys.exit(77)
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        for test in (medians, interrupted, slow, real, refused):
+        for test in (medians, interrupted, slow, killed, real, refused):
             test()
             print(f"{test.__name__}: good", flush=True)
         os.chdir("/")
