@@ -121,7 +121,7 @@ void ttx_guesser_settle(ttx_guesser *g, bool right) {
 }
 
 bool ttx_guesser_pays(ttx_guesser *g, uint64_t now_ns, uint64_t waited_ns) {
-    if (!g->judged_ns || g->step < g->again) { /* time without guesses does not count */
+    if (!g->judged_ns || g->step < g->again || g->rare) { /* time without guesses does not count */
         g->judged_ns = now_ns;
         g->judged_waited_ns = waited_ns;
     }

@@ -160,6 +160,8 @@ void ttx_residency_close(ttx_residency *r); /* NULL is fine */
 
 /* The engine is about to run layer l; n_layer: what comes after the last one. */
 void ttx_residency_layer(ttx_residency *r, int layer);
+/* This will be used soon: a row is asked for at once, experts once all of the layer are known
+ * (ttx_residency_routed). */
 void ttx_residency_hint(ttx_residency *r, ttx_range range);
 /* The range lies inside its source. Errors: TTX_E_RUNTIME. */
 int ttx_residency_acquire(ttx_residency *r, ttx_range range, ttx_lease *lease, ttx_err *err);

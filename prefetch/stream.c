@@ -159,6 +159,8 @@ int stream_acquire_any(stream *s, const ttx_range *set, int n, bool *got, ttx_er
         const part *p = find(s, set[i]);
         if (!p) return no_block(s, set[i], err);
         stream_want(s, p->block, READ_DEMAND);
+        block *b = &s->blocks[p->block];
+        if (b->state == BLOCK_LOADING && b->found == TTX_RES_PREFETCHED) b->found = TTX_RES_LATE;
     }
     for (;;) {
         int n_got = 0;
