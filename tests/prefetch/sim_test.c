@@ -201,7 +201,8 @@ static void check_ahead(const ttx_source *source) {
     enum { DEEP = 5 };
     static uint16_t v[STEPS * DEEP];
     ttx_plan plan = {0};
-    for (uint16_t l = 0; l < DEEP; l++) {
+    for (uint32_t i = 0; i < DEEP; i++) {
+        uint16_t l = (uint16_t)i;
         add(&plan, l, l * (1 + EXPERTS), 0);
         add(&plan, l, l * (1 + EXPERTS) + 1, EXPERTS);
     }
@@ -226,7 +227,8 @@ static void check_kept(const ttx_source *source) {
     enum { DEEP = 8, MANY = 400 };
     static uint16_t v[MANY * DEEP];
     ttx_plan plan = {0};
-    for (uint16_t l = 0; l < DEEP; l++) {
+    for (uint32_t i = 0; i < DEEP; i++) {
+        uint16_t l = (uint16_t)i;
         add(&plan, l, l * (1 + EXPERTS), 0);
         add(&plan, l, l * (1 + EXPERTS) + 1, EXPERTS);
     }
