@@ -322,9 +322,10 @@ static size_t resident_kib(void) {
     return pages * 4;
 }
 
-/* Ten thousand tokens take no more memory than a thousand. */
+/* Ten thousand tokens take no more memory than five thousand, by when the thread that backs memory
+ * ahead is done, too, on a busy machine. */
 static void check_leak(subject *x) {
-    enum { FIRST = 1000, LAST = 10000, LEAK_KIB = 256 };
+    enum { FIRST = 5000, LAST = 10000, LEAK_KIB = 256 };
     ttx_residency_settings set =
         stream_settings(x, x->all.smallest + (x->all.dense + x->all.experts) / 2);
     rig r = rig_open(&x->t, &(rig_settings){.n_threads = 1, .isa = -1, .residency = &set});
