@@ -6,7 +6,7 @@
 enum { MANY = 8 }; /* the latest token's weight in the mean is 1 / MANY */
 
 struct ttx_drift {
-    uint32_t n_layer, n_embd;
+    uint32_t n_embd;
     int next;    /* layer that the token has left for; 0: none */
     float *left; /* [n_embd] with what state */
     uint32_t *n; /* [n_layer] tokens in the mean, up to MANY */
@@ -24,7 +24,7 @@ ttx_drift *ttx_drift_open(ttx_arena *arena, uint32_t n_layer, uint32_t n_embd) {
     float *left = ttx_arena_alloc(arena, row), *mean = ttx_arena_alloc(arena, n_layer * row);
     uint32_t *n = ttx_arena_alloc(arena, n_layer * sizeof *n);
     if (!d || !left || !mean || !n) return NULL;
-    *d = (ttx_drift){n_layer, n_embd, 0, left, n, mean};
+    *d = (ttx_drift){n_embd, 0, left, n, mean};
     return d;
 }
 

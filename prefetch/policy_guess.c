@@ -120,8 +120,12 @@ void ttx_guesser_settle(ttx_guesser *g, bool right) {
     g->judged_right += right;
 }
 
+static bool rests(const ttx_guesser *g) {
+    return g->step < g->again || g->rare;
+}
+
 bool ttx_guesser_pays(ttx_guesser *g, uint64_t now_ns, uint64_t waited_ns) {
-    if (!g->judged_ns || g->step < g->again || g->rare) { /* time without guesses does not count */
+    if (!g->judged_ns || rests(g)) { /* time without guesses does not count */
         g->judged_ns = now_ns;
         g->judged_waited_ns = waited_ns;
     }
@@ -133,5 +137,5 @@ bool ttx_guesser_pays(ttx_guesser *g, uint64_t now_ns, uint64_t waited_ns) {
         g->judged_ns = now_ns;
         g->judged_waited_ns = waited_ns;
     }
-    return g->step >= g->again && !g->rare;
+    return !rests(g);
 }

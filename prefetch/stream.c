@@ -80,6 +80,11 @@ static int no_block(const stream *s, ttx_range r, ttx_err *err) {
                     (unsigned long long)r.offset);
 }
 
+/* It is wanted now: what was read ahead and is not there yet comes late. */
+static void note_late(block *b) {
+    if (b->state == BLOCK_LOADING && b->found == TTX_RES_PREFETCHED) b->found = TTX_RES_LATE;
+}
+
 /* Makes a block resident and takes a lease. */
 static int lease_block(stream *s, uint32_t id, ttx_err *err) {
     block *b = &s->blocks[id];
@@ -87,7 +92,7 @@ static int lease_block(stream *s, uint32_t id, ttx_err *err) {
     b->passed = false; /* of the ring: wanted after all */
     if (b->state != BLOCK_RESIDENT) {
         uint64_t start = stream_now(s);
-        if (b->state == BLOCK_LOADING && b->found == TTX_RES_PREFETCHED) b->found = TTX_RES_LATE;
+        note_late(b);
         rc = stream_await(s, id, err);
         b->waited_ns = stream_now(s) - start;
         s->count.stalls++;
@@ -159,8 +164,7 @@ int stream_acquire_any(stream *s, const ttx_range *set, int n, bool *got, ttx_er
         const part *p = find(s, set[i]);
         if (!p) return no_block(s, set[i], err);
         stream_want(s, p->block, READ_DEMAND);
-        block *b = &s->blocks[p->block];
-        if (b->state == BLOCK_LOADING && b->found == TTX_RES_PREFETCHED) b->found = TTX_RES_LATE;
+        note_late(&s->blocks[p->block]);
     }
     for (;;) {
         int n_got = 0;
@@ -279,8 +283,8 @@ static void settle(stream *s) {
             s->unsettled[kept++] = s->unsettled[i];
             continue;
         }
-        ttx_guesser_settle(&s->guesser, b->guessed && b->demanded);
         b->guessed = b->guessed && b->demanded;
+        ttx_guesser_settle(&s->guesser, b->guessed);
     }
     s->n_unsettled = kept;
 }

@@ -36,9 +36,9 @@ static void add(ttx_plan *p, uint16_t layer, uint32_t at, uint32_t n_expert) {
     CHECK_INT(ttx_plan_add(p, &a, &err), 0);
 }
 
-static ttx_plan plan_of(uint32_t n_expert) {
+static ttx_plan plan_of(uint32_t n_layer, uint32_t n_expert) {
     ttx_plan p = {0};
-    for (int i = 0; i < LAYERS; i++) {
+    for (uint32_t i = 0; i < n_layer; i++) {
         uint16_t l = (uint16_t)i;
         add(&p, l, l * (1 + n_expert), 0);
         if (n_expert) add(&p, l, l * (1 + n_expert) + 1, n_expert);
@@ -51,6 +51,15 @@ static ttx_sim_routes routes_of(uint16_t *v, uint32_t n) {
     for (uint32_t s = 0; s < STEPS; s++)
         for (uint32_t l = 0; l < LAYERS; l++) v[s * LAYERS + l] = (uint16_t)(s % n);
     return (ttx_sim_routes){STEPS, LAYERS, EXPERTS, 1, v};
+}
+
+/* n of the EXPERTS, by chance. */
+static void draw(uint16_t *v, int n) {
+    uint32_t random = 1;
+    for (int i = 0; i < n; i++) {
+        random = random * 1664525 + 1013904223;
+        v[i] = (uint16_t)(random >> 30);
+    }
 }
 
 static ttx_sim_settings settings(const ttx_source *source, const ttx_plan *plan,
@@ -114,7 +123,7 @@ static void check_dense(const ttx_source *source) {
 
 static void check_experts(const ttx_source *source) {
     uint16_t v[STEPS * LAYERS];
-    ttx_plan plan = plan_of(EXPERTS);
+    ttx_plan plan = plan_of(LAYERS, EXPERTS);
     ttx_sim_routes routes = routes_of(v, EXPERTS);
     ttx_sim_settings set = settings(source, &plan, &routes, 4);
     /* Room for 4 experts of 8, and LRU: every one is missed. A layer: 1 s, the read, 1 s. */
@@ -169,13 +178,9 @@ static void check_experts(const ttx_source *source) {
 static void check_switch(const ttx_source *source) {
     enum { MANY = 1000 };
     static uint16_t v[MANY * LAYERS];
-    ttx_plan plan = plan_of(EXPERTS);
+    ttx_plan plan = plan_of(LAYERS, EXPERTS);
     ttx_sim_routes routes = {MANY, LAYERS, EXPERTS, 1, v};
-    uint32_t random = 1;
-    for (int i = 0; i < MANY * LAYERS; i++) {
-        random = random * 1664525 + 1013904223;
-        v[i] = (uint16_t)(random >> 30);
-    }
+    draw(v, MANY * LAYERS);
     ttx_sim_settings set = settings(source, &plan, &routes, 4);
     set.n_step = MANY;
     ttx_sim_result off = simulate(&set, 3);
@@ -200,12 +205,7 @@ static void check_switch(const ttx_source *source) {
 static void check_ahead(const ttx_source *source) {
     enum { DEEP = 5 };
     static uint16_t v[STEPS * DEEP];
-    ttx_plan plan = {0};
-    for (uint32_t i = 0; i < DEEP; i++) {
-        uint16_t l = (uint16_t)i;
-        add(&plan, l, l * (1 + EXPERTS), 0);
-        add(&plan, l, l * (1 + EXPERTS) + 1, EXPERTS);
-    }
+    ttx_plan plan = plan_of(DEEP, EXPERTS);
     for (int i = 0; i < STEPS; i++) v[i * DEEP + DEEP - 1] = (uint16_t)(i % EXPERTS);
     ttx_sim_routes routes = {STEPS, DEEP, EXPERTS, 1, v};
     ttx_sim_settings set = settings(source, &plan, &routes, 2 * DEEP);
@@ -226,17 +226,8 @@ static void check_ahead(const ttx_source *source) {
 static void check_kept(const ttx_source *source) {
     enum { DEEP = 8, MANY = 400 };
     static uint16_t v[MANY * DEEP];
-    ttx_plan plan = {0};
-    for (uint32_t i = 0; i < DEEP; i++) {
-        uint16_t l = (uint16_t)i;
-        add(&plan, l, l * (1 + EXPERTS), 0);
-        add(&plan, l, l * (1 + EXPERTS) + 1, EXPERTS);
-    }
-    uint32_t random = 1;
-    for (int i = 0; i < MANY * DEEP; i++) {
-        random = random * 1664525 + 1013904223;
-        v[i] = (uint16_t)(random >> 30);
-    }
+    ttx_plan plan = plan_of(DEEP, EXPERTS);
+    draw(v, MANY * DEEP);
     ttx_sim_routes routes = {MANY, DEEP, EXPERTS, 1, v};
     ttx_sim_settings set = settings(source, &plan, &routes, 8 * DEEP);
     set.n_step = MANY;
