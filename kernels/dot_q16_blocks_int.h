@@ -82,6 +82,11 @@ TTX_INLINE void dot_group(const block_type *t, __m512 part[ROWS], const uint8_t 
     EACH_ROW(i) part[i] = _mm512_fmadd_ps(min[i], _mm512_castsi512_ps(sum), part[i]);
 }
 
+TTX_INLINE void pack_blocks(const block_type *t, group_act *a, column x, int64_t k) {
+    for (int64_t i = 0; i < k; i += 128)
+        pack_group(t, a + i / 128, x.q16 + i, k - i < 128 ? (int)(k - i) / 32 : 4);
+}
+
 TTX_INLINE void dot_rows(const block_type *t, __m512 acc[ROWS], const uint8_t *const w[ROWS],
                          int64_t n_k, const group_act *a, const float *d, const uint8_t *ahead) {
     for (int i = 0; i < ROWS; i++) acc[i] = _mm512_setzero_ps();
@@ -100,25 +105,6 @@ TTX_INLINE void dot_rows(const block_type *t, __m512 acc[ROWS], const uint8_t *c
             if (n > 4) dot_group(t, part, w, at, 1, n - 4, a + 1);
         }
         for (int i = 0; i < ROWS; i++) acc[i] = _mm512_fmadd_ps(part[i], dx, acc[i]);
-    }
-}
-
-TTX_INLINE void block_matmul(const block_type *t, const ttx_mm *m, int64_t r0, int64_t r1,
-                             group_act *a) {
-    const uint8_t *w[ROWS];
-    __m512 y[ROWS];
-    for (int64_t r = r0, end; r < r1; r = end) {
-        end = m->x->n_cols == 1 || r1 - r < BAND ? r1 : r + BAND;
-        for (int64_t c = 0; c < m->x->n_cols; c++) {
-            column x = column_of(m->x, c);
-            for (int64_t k = 0; k < m->k; k += 128)
-                pack_group(t, a + k / 128, x.q16 + k, m->k - k < 128 ? (int)(m->k - k) / 32 : 4);
-            for (int64_t i = r; i < end; i += ROWS) {
-                four_rows(w, m, i, end);
-                dot_rows(t, y, w, m->k, a, x.d, next_rows(w[0], m->row_bytes));
-                store_rows(m, c, i, end, y);
-            }
-        }
     }
 }
 

@@ -67,4 +67,27 @@ TTX_INLINE void store_rows(const ttx_mm *m, int64_t c, int64_t r, int64_t r1,
         m->y[c * m->ldy + r + i] = _mm512_reduce_add_ps(y[i]);
 }
 
+/* The matmul of a type: its column is put in order by pack(&type, a, column, k), four rows are
+ * multiplied by rows(&type, y, w, k, a, scales of the column, where to prefetch from). A macro, as
+ * gcc does not see through a type that is handed on as a pointer to void. */
+#define Q16_MATMUL(name, type_t, act_t, pack, rows, ...)                               \
+    static void exact_##name(const ttx_mm *m, int64_t r0, int64_t r1, void *scratch) { \
+        const type_t type = {__VA_ARGS__};                                             \
+        act_t *a = scratch;                                                            \
+        const uint8_t *w[ROWS];                                                        \
+        __m512 y[ROWS];                                                                \
+        for (int64_t r = r0, end; r < r1; r = end) {                                   \
+            end = m->x->n_cols == 1 || r1 - r < BAND ? r1 : r + BAND;                  \
+            for (int64_t c = 0; c < m->x->n_cols; c++) {                               \
+                column x = column_of(m->x, c);                                         \
+                pack(&type, a, x, m->k);                                               \
+                for (int64_t i = r; i < end; i += ROWS) {                              \
+                    four_rows(w, m, i, end);                                           \
+                    rows(&type, y, w, m->k, a, x.d, next_rows(w[0], m->row_bytes));    \
+                    store_rows(m, c, i, end, y);                                       \
+                }                                                                      \
+            }                                                                          \
+        }                                                                              \
+    }
+
 #endif

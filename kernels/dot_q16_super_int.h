@@ -168,13 +168,17 @@ TTX_INLINE void add_low(__m512 y[ROWS], __m512 low) {
     y[3] = _mm512_add_ps(y[3], _mm512_zextps128_ps512(_mm512_extractf32x4_ps(low, 3)));
 }
 
+TTX_INLINE void pack_supers(const super_type *t, super_act *a, column x, int64_t k) {
+    for (int64_t i = 0; i < k; i += 256) pack_super(t, a + i / 256, x.q16 + i, x.sum + i / 16);
+}
+
 TTX_INLINE void super_rows(const super_type *t, __m512 y[ROWS], const uint8_t *const row[ROWS],
-                           int64_t n, const super_act *a, const float *d, const uint8_t *ahead) {
+                           int64_t k, const super_act *a, const float *d, const uint8_t *ahead) {
     const uint8_t *w[ROWS] = {row[0], row[1], row[2], row[3]}, *v[ROWS];
     super_head h[AHEAD];
     __m512 low = _mm512_setzero_ps();
     for (int i = 0; i < ROWS; i++) y[i] = _mm512_setzero_ps();
-    for (int64_t left = n; left > 0; left -= AHEAD) {
+    for (int64_t left = k / 256; left > 0; left -= AHEAD) {
         int m = left < AHEAD ? (int)left : AHEAD;
         for (int i = 0; i < ROWS; i++) v[i] = w[i];
         for (int b = 0; b < m; b++) {
@@ -188,25 +192,6 @@ TTX_INLINE void super_rows(const super_type *t, __m512 y[ROWS], const uint8_t *c
         }
     }
     add_low(y, low);
-}
-
-TTX_INLINE void super_matmul(const super_type *t, const ttx_mm *m, int64_t r0, int64_t r1,
-                             super_act *a) {
-    const uint8_t *w[ROWS];
-    __m512 y[ROWS];
-    for (int64_t r = r0, end; r < r1; r = end) {
-        end = m->x->n_cols == 1 || r1 - r < BAND ? r1 : r + BAND;
-        for (int64_t c = 0; c < m->x->n_cols; c++) {
-            column x = column_of(m->x, c);
-            for (int64_t k = 0; k < m->k; k += 256)
-                pack_super(t, a + k / 256, x.q16 + k, x.sum + k / 16);
-            for (int64_t i = r; i < end; i += ROWS) {
-                four_rows(w, m, i, end);
-                super_rows(t, y, w, m->k / 256, a, x.d, next_rows(w[0], m->row_bytes));
-                store_rows(m, c, i, end, y);
-            }
-        }
-    }
 }
 
 /* ---- the types ---- */

@@ -3,18 +3,13 @@
 #include "dot_q16_blocks_int.h"
 #include "dot_q16_super_int.h"
 
-#define BLOCK_MATMUL(t, T, bytes, offset, has_min)                                  \
-    static void exact_##t(const ttx_mm *m, int64_t r0, int64_t r1, void *scratch) { \
-        const block_type type = {bytes, offset, has_min, t##_quants, t##_scales};   \
-        block_matmul(&type, m, r0, r1, scratch);                                    \
-    }
+#define BLOCK_MATMUL(t, T, bytes, offset, has_min)                                      \
+    Q16_MATMUL(t, block_type, group_act, pack_blocks, dot_rows, bytes, offset, has_min, \
+               t##_quants, t##_scales)
 TTX_BLOCK_TYPES(BLOCK_MATMUL)
 
-#define SUPER_MATMUL(t, T, bytes, order, head)                                      \
-    static void exact_##t(const ttx_mm *m, int64_t r0, int64_t r1, void *scratch) { \
-        const super_type type = {bytes, order, t##_quants, head};                   \
-        super_matmul(&type, m, r0, r1, scratch);                                    \
-    }
+#define SUPER_MATMUL(t, T, bytes, order, head) \
+    Q16_MATMUL(t, super_type, super_act, pack_supers, super_rows, bytes, order, t##_quants, head)
 TTX_SUPER_TYPES(SUPER_MATMUL)
 
 _Static_assert(sizeof(group_act) * 2 <= TTX_Q16_SCRATCH, "scratch for 256 values");
