@@ -32,19 +32,6 @@ static void fill_avx512(ttx_kernels *k) {
     ttx_ops_avx512_init(k);
 }
 
-static void fill_vnni(ttx_kernels *k) {
-    ttx_gemm_vnni_init(k);
-    ttx_mm_vnni_init(k);
-}
-
-typedef void (*fill_fn)(ttx_kernels *k);
-static const fill_fn fill[TTX_ISA_COUNT] = {
-    [TTX_ISA_SCALAR] = fill_scalar,
-    [TTX_ISA_AVX2] = fill_avx2,
-    [TTX_ISA_AVX512] = fill_avx512,
-    [TTX_ISA_VNNI] = fill_vnni,
-};
-
 static uint64_t xgetbv0(void) {
     uint32_t lo, hi;
     __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
@@ -72,6 +59,26 @@ static bool cpu_has_vnni(void) {
     uint32_t a, b, c, d;
     return cpu_has_avx512() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (c & bit_AVX512VNNI);
 }
+
+/* Beyond VNNI: not a level of its own, as it changes three types alone. */
+static bool cpu_has_vbmi(void) {
+    uint32_t a, b, c, d;
+    return cpu_has_vnni() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (c & bit_AVX512VBMI);
+}
+
+static void fill_vnni(ttx_kernels *k) {
+    ttx_gemm_vnni_init(k);
+    ttx_mm_vnni_init(k);
+    if (cpu_has_vbmi()) ttx_dot_nibbles_vbmi_init(k);
+}
+
+typedef void (*fill_fn)(ttx_kernels *k);
+static const fill_fn fill[TTX_ISA_COUNT] = {
+    [TTX_ISA_SCALAR] = fill_scalar,
+    [TTX_ISA_AVX2] = fill_avx2,
+    [TTX_ISA_AVX512] = fill_avx512,
+    [TTX_ISA_VNNI] = fill_vnni,
+};
 
 static bool cpu_has(ttx_isa isa) {
     switch (isa) {

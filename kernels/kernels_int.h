@@ -32,6 +32,7 @@ void ttx_mm_scalar_init(ttx_kernels *k);
 void ttx_mm_avx2_init(ttx_kernels *k);
 void ttx_mm_avx512_init(ttx_kernels *k);
 void ttx_mm_vnni_init(ttx_kernels *k);
+void ttx_dot_nibbles_vbmi_init(ttx_kernels *k);
 void ttx_gemm_avx512_init(ttx_kernels *k);
 void ttx_gemm_vnni_init(ttx_kernels *k);
 
