@@ -1,6 +1,6 @@
 /* dot_q16_int.h -- class EXACT for quantised weights with AVX-512: integer dot products against Q16
- * activations. Included by dot_q16_avx512.c, dot_q16_vnni.c and dot_nibbles_vbmi.c, which say how bytes are
- * multiplied.
+ * activations. Included by dot_q16_avx512.c, dot_q16_vnni.c and dot_nibbles_vbmi.c, which say how
+ * bytes are multiplied.
  *
  * Activations of 15 bits are split into two planes of bytes, x = hi * 2^n + lo, so that the weights
  * are unpacked once, to bytes, and multiplied by both planes. At the start of a call the planes are
@@ -61,10 +61,24 @@ TTX_INLINE column column_of(const ttx_act *x, int64_t c) {
                     x->sum16 + c * (x->k / 16)};
 }
 
+/* The sums of four vectors: a row's bits do not depend on its place among the four. */
+TTX_INLINE __m128 sum_rows(const __m512 y[ROWS]) {
+    __m512 a = _mm512_add_ps(_mm512_unpacklo_ps(y[0], y[1]), _mm512_unpackhi_ps(y[0], y[1]));
+    __m512 b = _mm512_add_ps(_mm512_unpacklo_ps(y[2], y[3]), _mm512_unpackhi_ps(y[2], y[3]));
+    __m512d c = _mm512_castps_pd(a), d = _mm512_castps_pd(b);
+    a = _mm512_castpd_ps(_mm512_unpacklo_pd(c, d));
+    a = _mm512_add_ps(a, _mm512_castpd_ps(_mm512_unpackhi_pd(c, d)));
+    __m256 e = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    return _mm_add_ps(_mm256_castps256_ps128(e), _mm256_extractf128_ps(e, 1));
+}
+
 TTX_INLINE void store_rows(const ttx_mm *m, int64_t c, int64_t r, int64_t r1,
                            const __m512 y[ROWS]) {
-    for (int i = 0; i < ROWS && r + i < r1; i++)
-        m->y[c * m->ldy + r + i] = _mm512_reduce_add_ps(y[i]);
+    float *to = m->y + c * m->ldy + r;
+    if (r1 - r >= ROWS)
+        _mm_storeu_ps(to, sum_rows(y));
+    else
+        _mm_mask_storeu_ps(to, (__mmask8)((1 << (r1 - r)) - 1), sum_rows(y));
 }
 
 /* The matmul of a type: its column is put in order by pack(&type, a, column, k), four rows are

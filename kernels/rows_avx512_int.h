@@ -10,8 +10,8 @@
 
 enum {
     ROWS = 4,
-    BAND = 64,          /* rows that stay in cache while the columns pass */
-    PREFETCH_AT = 4096, /* bytes beyond the next four rows */
+    BAND = 64,           /* rows that stay in cache while the columns pass */
+    PREFETCH_AT = 12288, /* bytes beyond the next four rows */
 };
 
 /* A step of the rows' work. One step after the other for all rows, not one row after the other: the
