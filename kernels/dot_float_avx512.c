@@ -38,7 +38,7 @@ TTX_INLINE float dot_row(load_fn load, int64_t size, const uint8_t *w, const flo
     __m512 a = _mm512_setzero_ps(), b = a;
     int64_t k = 0;
     for (; k + 32 <= n_k; k += 32) {
-        prefetch_bytes(w + size * k + AHEAD, (size_t)(size * 32));
+        prefetch_bytes(w + size * k + AHEAD, (size_t)(size * 32), 2048);
         a = _mm512_fmadd_ps(load(w + size * k, 16), _mm512_loadu_ps(x + k), a);
         b = _mm512_fmadd_ps(load(w + size * (k + 16), 16), _mm512_loadu_ps(x + k + 16), b);
     }

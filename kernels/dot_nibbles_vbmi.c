@@ -1,7 +1,7 @@
-/* dot_nibbles_vbmi.c -- class EXACT for blocks of 32 nibbles that are looked up or shifted (MXFP4,
- * Q4_0, IQ4_NL), with VNNI and VBMI: a permutation of bytes over two registers puts the pieces of
- * eight blocks, which lie 17 or 18 bytes apart, where they are needed, and another one looks
- * nibbles up without the rest of their bytes being masked.
+/* dot_nibbles_vbmi.c -- class EXACT for blocks of 32 nibbles that are looked up, or taken less an
+ * offset (MXFP4, Q4_0, IQ4_NL), with VNNI and VBMI: a permutation of bytes over two registers puts
+ * the pieces of eight blocks, which lie 17 or 18 bytes apart, where they are needed, and another
+ * one looks nibbles up without the rest of their bytes being masked.
  *
  * Eight blocks are a vector: block b has the qword b. Vector 2u + h has the elements 16h + 8u ..
  * 16h + 8u + 7 of each, so that four vectors of products go to one sum of each lane, and 256
@@ -59,10 +59,10 @@ TTX_INLINE void split_pair(__m512i *hi, __m512i *lo, const int16_t *x, int n) {
 
 /* Lane p of out[v]: lane v of in[p]. */
 TTX_INLINE void turn_lanes(__m512i out[4], const __m512i in[4]) {
-    __m512i a = _mm512_shuffle_i32x4(in[0], in[1], 0x44),
-            b = _mm512_shuffle_i32x4(in[0], in[1], 0xee);
-    __m512i c = _mm512_shuffle_i32x4(in[2], in[3], 0x44),
-            d = _mm512_shuffle_i32x4(in[2], in[3], 0xee);
+    __m512i a = _mm512_shuffle_i32x4(in[0], in[1], 0x44);
+    __m512i b = _mm512_shuffle_i32x4(in[0], in[1], 0xee);
+    __m512i c = _mm512_shuffle_i32x4(in[2], in[3], 0x44);
+    __m512i d = _mm512_shuffle_i32x4(in[2], in[3], 0xee);
     out[0] = _mm512_shuffle_i32x4(a, c, 0x88);
     out[1] = _mm512_shuffle_i32x4(a, c, 0xdd);
     out[2] = _mm512_shuffle_i32x4(b, d, 0x88);
@@ -107,7 +107,8 @@ TTX_INLINE void pack_nibbles(const nibble_type *t, full_act *a, column x, int64_
 
 /* ---- products ---- */
 
-/* acc[i] + the products of n (1 or 4) rows: the first and the second halves of their blocks. */
+/* Adds the products of n vectors, each of a row, or one with a piece of each row: of the first and
+ * the second halves of their blocks. */
 TTX_INLINE void dot_nibbles(const nibble_type *t, int n, __m512 acc[], const __m512i first[],
                             const __m512i second[], const __m512 scale[], const full_act *a,
                             __m512 dx) {
@@ -127,12 +128,13 @@ TTX_INLINE void dot_nibbles(const nibble_type *t, int n, __m512 acc[], const __m
 #undef EACH
 }
 
-#define ONES  0x0101010101010101ll
-#define RAMP  0x0706050403020100ll
-#define AT(b) _mm512_set1_epi64(RAMP + (b)*ONES)
+#define ONES    0x0101010101010101ll
+#define RAMP    0x0706050403020100ll
+#define FROM(b) _mm512_set1_epi64(RAMP + (b)*ONES)
 
-/* Where block b begins in two registers: the first 64 bytes of eight blocks, and those that end 8
- * bytes before them. Each piece that is needed lies in one; and in one 8 bytes on. */
+/* Where block b begins in two registers: the first 64 bytes of eight blocks, and the 64 that end 8
+ * bytes before their end. The first half of a block lies in one of them; and, 8 bytes on, the
+ * second half. */
 TTX_INLINE int64_t full_at(size_t bytes, int b) {
     return (int64_t)bytes * b - (b < 4 ? 0 : BLOCKS * (int64_t)bytes - 72 - 64);
 }
@@ -167,8 +169,8 @@ TTX_INLINE void dot_pair(const nibble_type *t, __m512 acc[ROWS], const uint8_t *
     full_act wide;
     load_pairs(low, w, 0, (size_t)n * t->bytes);
     load_pairs(high, w, on, (size_t)n * t->bytes);
-    first = _mm512_add_epi8(at, AT((int64_t)t->head));
-    second = _mm512_add_epi8(at, AT((int64_t)t->head + 8 - (int64_t)on));
+    first = _mm512_add_epi8(at, FROM((int64_t)t->head));
+    second = _mm512_add_epi8(at, FROM((int64_t)t->head + 8 - (int64_t)on));
     first = _mm512_permutex2var_epi8(low[0], first, low[1]);
     second = _mm512_permutex2var_epi8(high[0], second, high[1]);
 #pragma GCC unroll 4
@@ -179,23 +181,20 @@ TTX_INLINE void dot_pair(const nibble_type *t, __m512 acc[ROWS], const uint8_t *
     wide.sum = _mm512_broadcast_i32x4(a->sum);
     __m512 y = _mm512_setzero_ps(), s = t->scales(low[0], low[1], at);
     dot_nibbles(t, 1, &y, &first, &second, &s, &wide, dx);
-    acc[0] = _mm512_add_ps(acc[0], _mm512_zextps128_ps512(_mm512_castps512_ps128(y)));
-    acc[1] = _mm512_add_ps(acc[1], _mm512_zextps128_ps512(_mm512_extractf32x4_ps(y, 1)));
-    acc[2] = _mm512_add_ps(acc[2], _mm512_zextps128_ps512(_mm512_extractf32x4_ps(y, 2)));
-    acc[3] = _mm512_add_ps(acc[3], _mm512_zextps128_ps512(_mm512_extractf32x4_ps(y, 3)));
+    add_lanes(acc, y);
 }
 
 TTX_INLINE void nibble_rows(const nibble_type *t, __m512 acc[ROWS], const uint8_t *const row[ROWS],
                             int64_t k, const full_act *a, const float *d, const uint8_t *ahead) {
     const size_t bytes = BLOCKS * t->bytes;
     const __m512i at = places(t->bytes, full_at);
-    const __m512i piece = _mm512_add_epi8(at, AT((int64_t)t->head));
+    const __m512i piece = _mm512_add_epi8(at, FROM((int64_t)t->head));
     const uint8_t *w[ROWS] = {row[0], row[1], row[2], row[3]};
     __m512i first[ROWS], second[ROWS];
     __m512 s[ROWS];
     EACH_ROW(i) acc[i] = _mm512_setzero_ps();
     for (; k >= 256; k -= 256, a++, d++, ahead += ROWS * bytes) {
-        prefetch_bytes(ahead, ROWS * bytes);
+        prefetch_bytes(ahead, ROWS * bytes, PREFETCH_STEP);
         EACH_ROW(i) {
             __m512i v = ttx_load512(w[i]), v2 = ttx_load512(w[i] + bytes - 72);
             s[i] = t->scales(v, v2, at);
@@ -208,7 +207,7 @@ TTX_INLINE void nibble_rows(const nibble_type *t, __m512 acc[ROWS], const uint8_
         dot_nibbles(t, ROWS, acc, first, second, s, a, _mm512_set1_ps(*d / t->twice));
         EACH_ROW(i) w[i] += bytes;
     }
-    prefetch_bytes(ahead, ROWS * t->bytes * (size_t)(k / 32));
+    prefetch_bytes(ahead, ROWS * t->bytes * (size_t)(k / 32), PREFETCH_STEP);
     const pair_act *p = (const void *)a;
     for (; k > 0; k -= 64, p++) {
         dot_pair(t, acc, w, k > 32 ? 2 : 1, p, _mm512_set1_ps(*d / t->twice));
@@ -218,7 +217,8 @@ TTX_INLINE void nibble_rows(const nibble_type *t, __m512 acc[ROWS], const uint8_
 
 /* ---- the types ---- */
 
-/* 2^(e - 127): twice what the codes, which are doubled, need. */
+/* 2^(e - 127): twice what the codes, which are doubled, need. 255, which the standard keeps for
+ * NaN, gives Inf or NaN. */
 TTX_INLINE __m512 mxfp4_scales(__m512i a, __m512i b, __m512i at) {
     __m512i e = _mm512_maskz_permutex2var_epi8(0x1111111111111111u, a, at, b);
     e = _mm512_max_epi32(_mm512_slli_epi32(e, 23), _mm512_set1_epi32(0x400000)); /* e 0: 2^-127 */
@@ -233,15 +233,13 @@ TTX_INLINE __m512 half_scales(__m512i a, __m512i b, __m512i at) {
     return _mm512_cvtph_ps(_mm512_castsi512_si256(words));
 }
 
-#define MXFP4_BOOK _mm_add_epi8(_mm_setr_epi8(TTX_MXFP4_CODES), _mm_set1_epi8(12))
-#define IQ4_BOOK   _mm_add_epi8(_mm_setr_epi8(TTX_IQ4_CODES), _mm_set1_epi8(127))
-#define Q4_BOOK    _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
+#define Q4_BOOK _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
 
-#define NIBBLE_MATMUL(t, T, ...) \
+#define NIBBLE_MATMUL(t, ...) \
     Q16_MATMUL(t, nibble_type, full_act, pack_nibbles, nibble_rows, __VA_ARGS__)
-NIBBLE_MATMUL(q4_0, Q4_0, sizeof(ttx_q4_0), 2, Q4_BOOK, 8, 1, half_scales)
-NIBBLE_MATMUL(iq4_nl, IQ4_NL, sizeof(ttx_iq4_nl), 2, IQ4_BOOK, 127, 1, half_scales)
-NIBBLE_MATMUL(mxfp4, MXFP4, sizeof(ttx_mxfp4), 1, MXFP4_BOOK, 12, 2, mxfp4_scales)
+NIBBLE_MATMUL(q4_0, sizeof(ttx_q4_0), 2, Q4_BOOK, 8, 1, half_scales)
+NIBBLE_MATMUL(iq4_nl, sizeof(ttx_iq4_nl), 2, ttx_iq4_book(), 127, 1, half_scales)
+NIBBLE_MATMUL(mxfp4, sizeof(ttx_mxfp4), 1, ttx_mxfp4_book(), 12, 2, mxfp4_scales)
 
 void ttx_dot_nibbles_vbmi_init(ttx_kernels *k) {
     k->matmul[TTX_EXACT][TTX_Q4_0] = exact_q4_0;

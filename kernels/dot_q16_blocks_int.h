@@ -95,12 +95,12 @@ TTX_INLINE void dot_rows(const block_type *t, __m512 acc[ROWS], const uint8_t *c
         __m512 part[ROWS], dx = _mm512_set1_ps(*d);
         for (int i = 0; i < ROWS; i++) part[i] = _mm512_setzero_ps();
         if (n_k - k >= 256) {
-            prefetch_bytes(ahead + ROWS * at, ROWS * t->bytes);
+            prefetch_bytes(ahead + ROWS * at, ROWS * t->bytes, PREFETCH_STEP);
             dot_group(t, part, w, at, 0, 4, a);
             dot_group(t, part, w, at, 1, 4, a + 1);
         } else {
             int n = (int)(n_k - k) / 32;
-            prefetch_bytes(ahead + ROWS * at, ROWS * (t->bytes / 8 * (size_t)n));
+            prefetch_bytes(ahead + ROWS * at, ROWS * (t->bytes / 8 * (size_t)n), PREFETCH_STEP);
             dot_group(t, part, w, at, 0, n < 4 ? n : 4, a);
             if (n > 4) dot_group(t, part, w, at, 1, n - 4, a + 1);
         }
@@ -203,19 +203,14 @@ TTX_INLINE void q8_0_quants(__m512i q[2], const uint8_t *w, int g, int n) {
     q[1] = _mm512_xor_si512(lanes(p + 16, sizeof(ttx_q8_0), n), flip);
 }
 
-/* The codebooks are shifted up, so that their entries are unsigned. */
-TTX_INLINE __m128i iq4_book(void) {
-    return _mm_add_epi8(_mm_setr_epi8(TTX_IQ4_CODES), _mm_set1_epi8(127));
-}
-
 TTX_INLINE void iq4_nl_quants(__m512i q[2], const uint8_t *w, int g, int n) {
     nibble_lanes(q, AT(ttx_iq4_nl, w, 4 * g)->qs, sizeof(ttx_iq4_nl), n);
-    book_lanes(q, iq4_book());
+    book_lanes(q, ttx_iq4_book());
 }
 
 TTX_INLINE void mxfp4_quants(__m512i q[2], const uint8_t *w, int g, int n) {
     nibble_lanes(q, AT(ttx_mxfp4, w, 4 * g)->qs, sizeof(ttx_mxfp4), n);
-    book_lanes(q, _mm_add_epi8(_mm_setr_epi8(TTX_MXFP4_CODES), _mm_set1_epi8(12)));
+    book_lanes(q, ttx_mxfp4_book());
 }
 /* Block i begins 17 i bytes after the first: its exponent is byte i of the lane i of 64 bytes. Here
  * dword r of each lane is of row r. */
@@ -253,7 +248,7 @@ TTX_INLINE void iq4_xs_quants(__m512i q[2], const uint8_t *w, int g, int n) {
     __m512i v = ttx_load512(p->qs + 64 * g);
     q[0] = bits(v, 0, 15);
     q[1] = bits(v, 4, 15);
-    book_lanes(q, iq4_book());
+    book_lanes(q, ttx_iq4_book());
 }
 TTX_INLINE __m512 iq4_xs_row(const uint8_t *w, int g) {
     const ttx_iq4_xs *p = (const void *)w;

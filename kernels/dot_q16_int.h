@@ -49,6 +49,15 @@ TTX_INLINE __m512i zero512(void) {
     return _mm512_setzero_si512();
 }
 
+/* The codebooks, shifted up so that their entries are unsigned. */
+TTX_INLINE __m128i ttx_iq4_book(void) {
+    return _mm_add_epi8(_mm_setr_epi8(TTX_IQ4_CODES), _mm_set1_epi8(127));
+}
+
+TTX_INLINE __m128i ttx_mxfp4_book(void) {
+    return _mm_add_epi8(_mm_setr_epi8(TTX_MXFP4_CODES), _mm_set1_epi8(12));
+}
+
 /* Views of the activations of one column. */
 typedef struct column {
     const int16_t *q16;
@@ -59,6 +68,14 @@ typedef struct column {
 TTX_INLINE column column_of(const ttx_act *x, int64_t c) {
     return (column){x->q16 + c * x->k, x->d16 + c * ttx_q16_blocks(x->k),
                     x->sum16 + c * (x->k / 16)};
+}
+
+/* The 128-bit lane r of v to row r: always to lane 0, so that the bits do not depend on r. */
+TTX_INLINE void add_lanes(__m512 y[ROWS], __m512 v) {
+    y[0] = _mm512_add_ps(y[0], _mm512_zextps128_ps512(_mm512_castps512_ps128(v)));
+    y[1] = _mm512_add_ps(y[1], _mm512_zextps128_ps512(_mm512_extractf32x4_ps(v, 1)));
+    y[2] = _mm512_add_ps(y[2], _mm512_zextps128_ps512(_mm512_extractf32x4_ps(v, 2)));
+    y[3] = _mm512_add_ps(y[3], _mm512_zextps128_ps512(_mm512_extractf32x4_ps(v, 3)));
 }
 
 /* The sums of four vectors: a row's bits do not depend on its place among the four. */

@@ -163,14 +163,6 @@ TTX_INLINE void dot_rows_super(const super_type *t, __m512 y[ROWS], const uint8_
     }
 }
 
-/* Lane r of `low` to row r: always to lane 0, so that the bits do not depend on r. */
-TTX_INLINE void add_low(__m512 y[ROWS], __m512 low) {
-    y[0] = _mm512_add_ps(y[0], _mm512_zextps128_ps512(_mm512_castps512_ps128(low)));
-    y[1] = _mm512_add_ps(y[1], _mm512_zextps128_ps512(_mm512_extractf32x4_ps(low, 1)));
-    y[2] = _mm512_add_ps(y[2], _mm512_zextps128_ps512(_mm512_extractf32x4_ps(low, 2)));
-    y[3] = _mm512_add_ps(y[3], _mm512_zextps128_ps512(_mm512_extractf32x4_ps(low, 3)));
-}
-
 TTX_INLINE void pack_supers(const super_type *t, super_act *a, column x, int64_t k) {
     for (int64_t i = 0; i < k; i += 256) pack_super(t, a + i / 256, x.q16 + i, x.sum + i / 16);
 }
@@ -189,12 +181,12 @@ TTX_INLINE void super_rows(const super_type *t, __m512 y[ROWS], const uint8_t *c
             for (int i = 0; i < ROWS; i++) v[i] += t->bytes;
         }
         for (int b = 0; b < m; b++, a++, d++, ahead += ROWS * t->bytes) {
-            prefetch_bytes(ahead, ROWS * t->bytes);
+            prefetch_bytes(ahead, ROWS * t->bytes, PREFETCH_STEP);
             dot_rows_super(t, y, w, a, &h[b]);
             EACH_ROW(i) w[i] += t->bytes;
         }
     }
-    add_low(y, low);
+    add_lanes(y, low);
 }
 
 /* ---- the types ---- */

@@ -3,8 +3,8 @@
  * A level's table starts as a copy of the level below; each `..._<level>_init` overwrites the
  * entries that its family improves. A file whose name ends in _avx2.c is compiled with that
  * level's instructions, so no function of it may run, nor any static initialiser, before
- * ttx_isa_detect() has said that the CPU has them; nothing else in this folder may include
- * <immintrin.h> for more than baseline x86-64 (SSE2).
+ * ttx_isa_detect() (of _vbmi.c: fill_vnni()) has said that the CPU has them; nothing else in this
+ * folder may include <immintrin.h> for more than baseline x86-64 (SSE2).
  *
  * ttx_attn_scratch() lives with the attention kernels (attn_scalar.c), ttx_matmul_scratch() in
  * kernels.c.

@@ -12,7 +12,7 @@ typedef enum ttx_isa {
     TTX_ISA_SCALAR,
     TTX_ISA_AVX2,   /* + fma, f16c */
     TTX_ISA_AVX512, /* f, bw, dq, vl */
-    TTX_ISA_VNNI,   /* + avx512_vnni */
+    TTX_ISA_VNNI,   /* + avx512_vnni; and vbmi where the CPU has it */
     TTX_ISA_AMX,    /* + amx_int8, amx_bf16 */
     TTX_ISA_COUNT
 } ttx_isa;

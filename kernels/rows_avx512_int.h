@@ -1,7 +1,7 @@
 /* rows_avx512_int.h -- how decoding walks through memory with AVX-512: rows four at a time, weights
  * prefetched in memory's order.
  *
- * To be included by *_avx512.c and *_vnni.c only.
+ * To be included by *_avx512.c, *_vnni.c and *_vbmi.c only.
  */
 #ifndef TTX_ROWS_AVX512_INT_H
 #define TTX_ROWS_AVX512_INT_H
@@ -10,8 +10,9 @@
 
 enum {
     ROWS = 4,
-    BAND = 64,           /* rows that stay in cache while the columns pass */
-    PREFETCH_AT = 12288, /* bytes beyond the next four rows */
+    BAND = 64,                       /* rows that stay in cache while the columns pass */
+    PREFETCH_STEP = 6144,            /* bytes */
+    PREFETCH_AT = 2 * PREFETCH_STEP, /* ... beyond the next four rows */
 };
 
 /* A step of the rows' work. One step after the other for all rows, not one row after the other: the
@@ -27,13 +28,13 @@ TTX_INLINE const uint8_t *next_rows(const uint8_t *w, size_t row_bytes) {
 
 /* Three times: a CPU whose queue to memory is full drops what it is asked (Zen 4 does; alone, such
  * prefetches run through memory at ten times its speed), and while memory is the limit the queue is
- * mostly full. What was dropped gets another chance 2 and 4 KiB later; what was not costs
+ * mostly full. What was dropped gets another chance one and two steps later; what was not costs
  * instructions, which show in cache alone (docs/performance.md). */
-TTX_INLINE void prefetch_bytes(const uint8_t *p, size_t bytes) {
+TTX_INLINE void prefetch_bytes(const uint8_t *p, size_t bytes, size_t step) {
     for (size_t i = 0; i < bytes; i += 64) {
         _mm_prefetch((const char *)p + i, _MM_HINT_T1);
-        _mm_prefetch((const char *)p + i - PREFETCH_AT / 2, _MM_HINT_T1);
-        _mm_prefetch((const char *)p + i - PREFETCH_AT, _MM_HINT_T1);
+        _mm_prefetch((const char *)p + i - step, _MM_HINT_T1);
+        _mm_prefetch((const char *)p + i - 2 * step, _MM_HINT_T1);
     }
 }
 

@@ -14,6 +14,7 @@
 
 typedef struct check {
     const ttx_kernels *k, *ref;
+    const char *variant; /* of the level, for names */
     uint64_t rng;
     const char *filter; /* substring of the name of what is run; NULL: everything */
     bool bench;

@@ -43,6 +43,9 @@ static uint16_t random_half(check *c, kind kind) {
 /* Finite weights at any alignment; extreme: limits of the scales and runs of equal bits. */
 static void random_weights(check *c, const type_facts *t, uint8_t *w, int64_t n, kind kind) {
     const ttx_dtype_info *info = ttx_dtype_get(t->type);
+    /* of all MXFP4 blocks: around where 2^(e - 127) or half of it is subnormal; -1: of each block
+     */
+    int tiny = kind == EXTREME && rnd_below(c, 3) == 0 ? rnd_below(c, 4) : -1;
     for (int64_t i = 0; i < n; i += info->block, w += info->bytes) {
         float f = rnd_normal(c) * (kind == EXTREME ? 1e4f : 1.0f);
         uint16_t h = kind == EXTREME ? random_half(c, kind) : ttx_f32_to_f16(f);
@@ -64,7 +67,9 @@ static void random_weights(check *c, const type_facts *t, uint8_t *w, int64_t n,
                     memcpy(w + t->half[j], &h, 2);
                 }
             if (t->type == TTX_MXFP4)
-                w[0] = (uint8_t)(kind == EXTREME ? rnd_below(c, 190) : 120 + rnd_below(c, 10));
+                w[0] = (uint8_t)(tiny >= 0         ? tiny
+                                 : kind == EXTREME ? rnd_below(c, 190)
+                                                   : 120 + rnd_below(c, 10));
         }
     }
 }
@@ -369,20 +374,20 @@ static void check_product(check *c, const type_facts *t, ttx_class class, int64_
 }
 
 /* A NaN among the activations of a column reaches all its products, and no others. */
-static void check_damage(check *c, const type_facts *t, ttx_class class) {
-    enum { K = 512, ROWS = 5, COLS = 6 };
+static void check_damage(check *c, const type_facts *t, ttx_class class, int64_t k) {
+    enum { ROWS = 5, COLS = 6 };
     ttx_act x;
-    random_act(c, &x, K, COLS, TYPICAL);
+    random_act(c, &x, k, COLS, TYPICAL);
     int bad = rnd_below(c, COLS);
-    ((float *)x.f32)[bad * x.ld + rnd_below(c, K)] = NAN;
+    ((float *)x.f32)[bad * x.ld + rnd_below(c, (int)k)] = NAN;
     fill_forms(c, &x);
-    ttx_mm m = {.k = K, .n_rows = ROWS, .x = &x, .ldy = ROWS};
-    m.row_bytes = ttx_dtype_bytes(t->type, K);
+    ttx_mm m = {.k = k, .n_rows = ROWS, .x = &x, .ldy = ROWS};
+    m.row_bytes = ttx_dtype_bytes(t->type, (uint64_t)k);
     uint8_t *w = fenced(c, m.row_bytes * ROWS);
-    random_weights(c, t, w, (int64_t)K * ROWS, TYPICAL);
+    random_weights(c, t, w, k * ROWS, TYPICAL);
     m.w = w;
     m.y = fenced_f32(c, (int64_t)ROWS * COLS);
-    void *scratch = aligned_alloc(64, (ttx_matmul_scratch(K) + 63) / 64 * 64);
+    void *scratch = aligned_alloc(64, (ttx_matmul_scratch(k) + 63) / 64 * 64);
     c->k->matmul[class][t->type](&m, 0, ROWS, scratch);
     for (int i = 0; i < ROWS * COLS; i++)
         if (isnan(m.y[i]) != (i / ROWS == bad)) fail(c, "NaN in column %d: [%d]", bad, i);
@@ -392,11 +397,11 @@ static void check_damage(check *c, const type_facts *t, ttx_class class) {
 
 static void check_matmul(check *c, const type_facts *t, ttx_class class) {
     static const int64_t odd_k[] = {1, 7, 8, 9, 31, 33, 100, 511, 512, 513, 1031, 4100};
-    static const int64_t blocks[] = {1, 2, 3, 7, 8, 9, 16, 17, 18, 33, 130};
+    static const int64_t blocks[] = {1, 2, 3, 5, 7, 8, 9, 12, 14, 16, 17, 18, 23, 33, 130};
     const ttx_dtype_info *info = ttx_dtype_get(t->type);
     if (!begin(c, "matmul/%s/%s", class == TTX_EXACT ? "exact" : "prompt", info->name)) return;
     if (!present(c, c->k->matmul[class][t->type] != NULL)) return;
-    check_damage(c, t, class);
+    for (int i = 0; i < 4; i++) check_damage(c, t, class, info->block <= 32 && i % 2 ? 352 : 512);
     int n = info->block == 1 ? (int)(sizeof odd_k / sizeof *odd_k)
                              : (int)(sizeof blocks / sizeof *blocks);
     for (int i = 0; i < n; i++)
