@@ -112,6 +112,7 @@ TTX_INLINE void pack_nibbles(const nibble_type *t, full_act *a, column x, int64_
 TTX_INLINE void dot_nibbles(const nibble_type *t, int n, __m512 acc[], const __m512i first[],
                             const __m512i second[], const __m512 scale[], const full_act *a,
                             __m512 dx) {
+/* NOLINTNEXTLINE(bugprone-macro-parentheses): i is the name of the variable */
 #define EACH(i) _Pragma("GCC unroll 4") for (int i = 0; i < n; i++)
     const __m512i book = _mm512_broadcast_i32x4(t->book); /* bits 4 and 5 of an index: no matter */
     __m512i q[ROWS], h[ROWS], l[ROWS];
