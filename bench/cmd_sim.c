@@ -225,7 +225,7 @@ static void defaults(void *arg) {
     ttx_engine_args_defaults(&s->engine);
     s->n_step = 320;
     s->warm_up = 64;
-    s->router_right = 0.8f;
+    s->router_right = SIM_ROUTER_RIGHT;
 }
 
 #define SIM(field) offsetof(settings, field)
@@ -250,8 +250,7 @@ static const ttx_opt options[] = {
      "with --disk: microseconds of a read besides its bytes' time", .max = 1e7},
     {"--compute", OPT_FLOAT, SIM(compute_s), "S", "seconds of a token that waits for nothing",
      .min = 1e-9, .max = 1e6, .shown_default = "the trace's"},
-    {"--router-right", OPT_FLOAT, SIM(router_right), "P",
-     "share of experts that a router names rightly when it is asked some layers early", .max = 1},
+    SIM_ROUTER_RIGHT_OPT(SIM(router_right)),
     {"-c, --ctx-size", OPT_U32, TTX_ARG(n_ctx), "N", "context size in tokens", .max = 1 << 30,
      .shown_default = "as ttx run", .group = "The run"},
     {"-ub, --ubatch-size", OPT_U32, TTX_ARG(n_ubatch), "N",

@@ -235,7 +235,7 @@ static void defaults(void *arg) {
     settings *s = arg;
     ttx_engine_args_defaults(&s->engine);
     s->n_tokens = 64;
-    s->router_right = 0.8f;
+    s->router_right = SIM_ROUTER_RIGHT;
 }
 
 #define TUNE(field) offsetof(settings, field)
@@ -246,8 +246,7 @@ static const ttx_opt options[] = {
     {"-n, --n-gen", OPT_U32, TUNE(n_tokens), "N", "tokens to decode and measure", .min = 1,
      .max = 1 << 20},
     {"--routes", OPT_STR, TTX_ARG(routes), "FILE", "choose experts as a recorded run did"},
-    {"--router-right", OPT_FLOAT, TUNE(router_right), "P",
-     "share of experts that a router names rightly when it is asked some layers early", .max = 1},
+    SIM_ROUTER_RIGHT_OPT(TUNE(router_right)),
     {"-c, --ctx-size", OPT_U32, TTX_ARG(n_ctx), "N", "context size in tokens", .max = 1 << 30,
      .shown_default = "512", .group = "The run"},
     {"-t, --threads", OPT_INT, TTX_ARG(n_threads), "N", "threads", .min = -1, .max = 1024,

@@ -11,6 +11,15 @@
 
 #define SIM_GUESSES "off|" TTX_GUESS_NAMES /* as rows name them */
 
+/* Routers asked early: how often they are right, and the option that says so. */
+#define SIM_ROUTER_RIGHT 0.8f
+#define SIM_ROUTER_RIGHT_OPT(field)                                                            \
+    {                                                                                          \
+        "--router-right", OPT_FLOAT, (field), "P",                                             \
+            "share of experts that a router names rightly when it is asked some layers early", \
+            .max = 1                                                                           \
+    }
+
 enum { SIM_LAYERS_ONLY = 2, SIM_ALL = 4 }; /* of TTX_PREFETCH_CHOICES */
 
 typedef struct sim_model {

@@ -4,7 +4,7 @@
  */
 #include "rows_avx512_int.h"
 
-enum { AHEAD = 16384 }; /* bytes to prefetch */
+enum { AHEAD = 16384, STEP = 2048 }; /* bytes: where to prefetch */
 
 /* The first n of 16 weights, then zeros; nothing beyond is read. */
 typedef __m512 (*load_fn)(const uint8_t *w, int n);
@@ -38,7 +38,7 @@ TTX_INLINE float dot_row(load_fn load, int64_t size, const uint8_t *w, const flo
     __m512 a = _mm512_setzero_ps(), b = a;
     int64_t k = 0;
     for (; k + 32 <= n_k; k += 32) {
-        prefetch_bytes(w + size * k + AHEAD, (size_t)(size * 32), 2048);
+        prefetch_bytes(w + size * k + AHEAD, (size_t)(size * 32), STEP);
         a = _mm512_fmadd_ps(load(w + size * k, 16), _mm512_loadu_ps(x + k), a);
         b = _mm512_fmadd_ps(load(w + size * (k + 16), 16), _mm512_loadu_ps(x + k + 16), b);
     }

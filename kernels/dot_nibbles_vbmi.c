@@ -17,11 +17,6 @@
  */
 #include "dot_q16_int.h"
 
-TTX_INLINE __m512i ttx_dot_bytes(__m512i acc, __m512i u, __m512i s, bool wide) {
-    (void)wide;
-    return _mm512_dpbusd_epi32(acc, u, s);
-}
-
 enum { BLOCKS = 8 }; /* of 32, in 256 */
 
 typedef struct nibble_type {
@@ -45,14 +40,19 @@ _Static_assert(sizeof(pair_act) * BLOCKS / 2 <= TTX_Q16_SCRATCH, "scratch for a 
 
 /* ---- activations ---- */
 
-/* Two planes of two blocks: vector v in 128-bit lane v. */
+/* Two planes of 32 values. */
+TTX_INLINE void split32(__m256i *hi, __m256i *lo, __m512i x) {
+    __m512i top = _mm512_add_epi16(x, _mm512_set1_epi16(128));
+    *hi = _mm512_cvtepi16_epi8(_mm512_srai_epi16(top, 8));
+    *lo = _mm512_cvtepi16_epi8(x);
+}
+
+/* Two planes of two blocks (n 1: one): vector v in 128-bit lane v. */
 TTX_INLINE void split_pair(__m512i *hi, __m512i *lo, const int16_t *x, int n) {
     const __m512i order = _mm512_setr_epi64(0, 4, 2, 6, 1, 5, 3, 7);
-    __m512i a = ttx_load512(x), b = n > 1 ? ttx_load512(x + 32) : zero512();
-    const __m512i half = _mm512_set1_epi16(128);
-    __m256i ha = _mm512_cvtepi16_epi8(_mm512_srai_epi16(_mm512_add_epi16(a, half), 8));
-    __m256i hb = _mm512_cvtepi16_epi8(_mm512_srai_epi16(_mm512_add_epi16(b, half), 8));
-    __m256i la = _mm512_cvtepi16_epi8(a), lb = _mm512_cvtepi16_epi8(b);
+    __m256i ha, hb, la, lb;
+    split32(&ha, &la, ttx_load512(x));
+    split32(&hb, &lb, n > 1 ? ttx_load512(x + 32) : zero512());
     *hi = _mm512_permutexvar_epi64(order, _mm512_inserti64x4(_mm512_castsi256_si512(ha), hb, 1));
     *lo = _mm512_permutexvar_epi64(order, _mm512_inserti64x4(_mm512_castsi256_si512(la), lb, 1));
 }
@@ -74,8 +74,8 @@ TTX_INLINE __m512i minus_sums(const nibble_type *t, const __m512i *hi, const __m
     const __m512i one = _mm512_set1_epi8(1);
     __m512i h = zero512(), l = zero512();
     for (int v = 0; v < n; v++) {
-        h = ttx_dot_bytes(h, one, hi[v], false);
-        l = ttx_dot_bytes(l, one, lo[v], false);
+        h = _mm512_dpbusd_epi32(h, one, hi[v]);
+        l = _mm512_dpbusd_epi32(l, one, lo[v]);
     }
     h = _mm512_add_epi32(_mm512_slli_epi32(h, 8), l);
     return _mm512_mullo_epi32(h, _mm512_set1_epi32(-t->offset));
@@ -121,8 +121,8 @@ TTX_INLINE void dot_nibbles(const nibble_type *t, int n, __m512 acc[], const __m
         const __m512i hi = a->hi[v], lo = a->lo[v], *from = v < 2 ? first : second;
         EACH(i) q[i] = v % 2 ? _mm512_srli_epi16(from[i], 4) : from[i];
         EACH(i) q[i] = _mm512_permutexvar_epi8(q[i], book);
-        EACH(i) h[i] = ttx_dot_bytes(v ? h[i] : zero512(), q[i], hi, false);
-        EACH(i) l[i] = ttx_dot_bytes(v ? l[i] : a->sum, q[i], lo, false);
+        EACH(i) h[i] = _mm512_dpbusd_epi32(v ? h[i] : zero512(), q[i], hi);
+        EACH(i) l[i] = _mm512_dpbusd_epi32(v ? l[i] : a->sum, q[i], lo);
     }
     EACH(i) l[i] = _mm512_add_epi32(_mm512_slli_epi32(h[i], 8), l[i]);
     EACH(i) acc[i] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(l[i]), scale[i]), dx, acc[i]);

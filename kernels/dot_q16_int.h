@@ -1,6 +1,5 @@
 /* dot_q16_int.h -- class EXACT for quantised weights with AVX-512: integer dot products against Q16
- * activations. Included by dot_q16_avx512.c, dot_q16_vnni.c and dot_nibbles_vbmi.c, which say how
- * bytes are multiplied.
+ * activations. Included by dot_q16_avx512.c, dot_q16_vnni.c and dot_nibbles_vbmi.c.
  *
  * Activations of 15 bits are split into two planes of bytes, x = hi * 2^n + lo, so that the weights
  * are unpacked once, to bytes, and multiplied by both planes. At the start of a call the planes are
@@ -17,10 +16,6 @@
 
 #include "quant_blocks.h"
 #include "rows_avx512_int.h"
-
-/* acc + the sums of four products, bytes of u (unsigned) by bytes of s; `wide`: u may exceed 127.
- * To be defined by the includer. */
-TTX_INLINE __m512i ttx_dot_bytes(__m512i acc, __m512i u, __m512i s, bool wide);
 
 TTX_INLINE __m512i ttx_load512(const void *p) {
     return _mm512_loadu_si512(p);

@@ -17,9 +17,6 @@
 
 #include "dot_q16_int.h"
 
-/* acc + the sums of two products of words. To be defined by the includer. */
-TTX_INLINE __m512i ttx_dot_words(__m512i acc, __m512i a, __m512i b);
-
 /* The activations of a block. Sums, by 32 or by 16 values, as 1024 * coarse + fine; by 16: those of
  * even pieces first, then of odd ones. */
 typedef struct super_act {

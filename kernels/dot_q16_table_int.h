@@ -1,5 +1,12 @@
 /* dot_q16_table_int.h -- the functions of dot_q16_*.c and their place in the table; included last.
  */
+#include "dot_q16_int.h"
+
+/* How products are summed up, defined by the includer. acc + the sums of four products, bytes of u
+ * (unsigned) by bytes of s; `wide`: u may exceed 127. acc + the sums of two products of words. */
+TTX_INLINE __m512i ttx_dot_bytes(__m512i acc, __m512i u, __m512i s, bool wide);
+TTX_INLINE __m512i ttx_dot_words(__m512i acc, __m512i a, __m512i b);
+
 #include "dot_q16_blocks_int.h"
 #include "dot_q16_super_int.h"
 

@@ -55,15 +55,18 @@ static bool cpu_has_avx512(void) {
            __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & need) == need;
 }
 
-static bool cpu_has_vnni(void) {
+static bool has_7_ecx(uint32_t bit) {
     uint32_t a, b, c, d;
-    return cpu_has_avx512() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (c & bit_AVX512VNNI);
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (c & bit);
+}
+
+static bool cpu_has_vnni(void) {
+    return cpu_has_avx512() && has_7_ecx(bit_AVX512VNNI);
 }
 
 /* Beyond VNNI: not a level of its own, as it changes three types alone. */
 static bool cpu_has_vbmi(void) {
-    uint32_t a, b, c, d;
-    return cpu_has_vnni() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (c & bit_AVX512VBMI);
+    return cpu_has_vnni() && has_7_ecx(bit_AVX512VBMI);
 }
 
 static void fill_vnni(ttx_kernels *k) {

@@ -26,10 +26,10 @@ TTX_INLINE const uint8_t *next_rows(const uint8_t *w, size_t row_bytes) {
     return w + ROWS * row_bytes + PREFETCH_AT;
 }
 
-/* Three times: a CPU whose queue to memory is full drops what it is asked (Zen 4 does; alone, such
- * prefetches run through memory at ten times its speed), and while memory is the limit the queue is
- * mostly full. What was dropped gets another chance one and two steps later; what was not costs
- * instructions, which show in cache alone (docs/performance.md). */
+/* At p, and one and two steps before it: a CPU whose queue to memory is full drops what it is asked
+ * (Zen 4 does; alone, such prefetches run through memory at ten times its speed), and while memory
+ * is the limit the queue is mostly full. What was dropped gets another chance one and two steps
+ * later; what was not costs instructions, which show in cache alone (docs/performance.md). */
 TTX_INLINE void prefetch_bytes(const uint8_t *p, size_t bytes, size_t step) {
     for (size_t i = 0; i < bytes; i += 64) {
         _mm_prefetch((const char *)p + i, _MM_HINT_T1);

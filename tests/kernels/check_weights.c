@@ -43,8 +43,7 @@ static uint16_t random_half(check *c, kind kind) {
 /* Finite weights at any alignment; extreme: limits of the scales and runs of equal bits. */
 static void random_weights(check *c, const type_facts *t, uint8_t *w, int64_t n, kind kind) {
     const ttx_dtype_info *info = ttx_dtype_get(t->type);
-    /* of all MXFP4 blocks: around where 2^(e - 127) or half of it is subnormal; -1: of each block
-     */
+    /* The exponent of all MXFP4 blocks, near where scales are subnormal; -1: each has its own. */
     int tiny = kind == EXTREME && rnd_below(c, 3) == 0 ? rnd_below(c, 4) : -1;
     for (int64_t i = 0; i < n; i += info->block, w += info->bytes) {
         float f = rnd_normal(c) * (kind == EXTREME ? 1e4f : 1.0f);
